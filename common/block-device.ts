@@ -48,7 +48,11 @@ export interface BlockDevice {
    *  Resolves without effect where the device cannot. */
   discard(offsetBytes: number, lengthBytes: number): Promise<void>;
   /** The range reads back as zeroes. `mayUnmap` lets the device free it. */
-  writeZeroes(offsetBytes: number, lengthBytes: number, options: { mayUnmap: boolean }): Promise<void>;
+  writeZeroes(
+    offsetBytes: number,
+    lengthBytes: number,
+    options: { mayUnmap: boolean },
+  ): Promise<void>;
   /** Refuses new work, waits for what is in flight, closes. Idempotent. */
   close(): Promise<void>;
 }

@@ -1,5 +1,5 @@
 /** Structured logs: pino, JSON lines on stderr. Payload bytes and secrets never go in (correctness 3.2, 3.4). */
-import { type DestinationStream, type Logger, destination, pino } from 'pino';
+import { type DestinationStream, destination, type Logger, pino } from 'pino';
 
 export type { Logger };
 

@@ -45,7 +45,10 @@ export class Semaphore {
     if (this.#broken !== undefined) return Promise.reject(this.#broken);
     if (this.#waiters.length >= this.waitersMax) {
       return Promise.reject(
-        new StorageError('OVERLOADED', `${this.name}: ${this.#waiters.length} callers already wait`),
+        new StorageError(
+          'OVERLOADED',
+          `${this.name}: ${this.#waiters.length} callers already wait`,
+        ),
       );
     }
     return new Promise((resolve, reject) => this.#waiters.push({ units, resolve, reject }));

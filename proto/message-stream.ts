@@ -25,10 +25,18 @@ export interface OutgoingMessage {
   done(): void;
 }
 
+/** One whole message that arrived. Valid until the handler returns, and longer for who retains it. */
+export interface IncomingMessage {
+  /** The message; starts at an address that is a multiple of 4096 in pool memory if `aligned`, else anywhere. */
+  readonly bytes: Buffer;
+  readonly aligned: boolean;
+  /** Keeps the bytes alive past the handler; pair each call with one `release`. */
+  retain(): void;
+  release(): void;
+}
+
 export interface MessageStreamHandlers {
-  /** One whole message. The bytes are borrowed: valid until the handler returns. They start at an address that is a
-   *  multiple of 4096 only if the stream assembled them (see `aligned`), else anywhere. */
-  onMessage(message: Buffer): void;
+  onMessage(message: IncomingMessage): void;
   /** The queue fell under the low mark after `send` returned false. */
   onDrain(): void;
   /** Exactly once, last call. No error: the peer ended the stream in order. */

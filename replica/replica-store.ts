@@ -40,7 +40,11 @@ export interface ReplicaStore {
   /** Reads back as zeroes; whole extents are freed (P9: reused only after the metadata is synced). Any length. */
   trim(offsetBytes: number, lengthBytes: number): Promise<void>;
   /** As trim; with `noHole` the blocks are written as zeroes and stay allocated. */
-  writeZeroes(offsetBytes: number, lengthBytes: number, options: { noHole: boolean }): Promise<void>;
+  writeZeroes(
+    offsetBytes: number,
+    lengthBytes: number,
+    options: { noHole: boolean },
+  ): Promise<void>;
   /** D1, P8: all resolved writes and metadata are on stable storage. Concurrent calls share device flushes (group commit). */
   flush(): Promise<void>;
   /** Allocation at block precision from metadata alone; runs merged; at most `runsMax`. */
