@@ -1,0 +1,135 @@
+/** The control messages of proto/replica.proto and proto/engine.proto as the rest of the project sees them.
+ *  Every number is a safe integer unless it says otherwise; every text of a request passed `common/names.ts` where it is a name. */
+
+export type ControlMemberState = 'in-sync' | 'rebuilding' | 'failed';
+
+export interface Member {
+  readonly replicaId: string;
+  /** where the engine last found it; a hint, never an identity */
+  readonly address: string;
+  readonly state: ControlMemberState;
+}
+
+/** The membership record (design section 6). Order: epoch, then generation (P12). */
+export interface Membership {
+  readonly epoch: number;
+  readonly generation: number;
+  readonly members: readonly Member[];
+}
+
+export interface IdentifyRequest {
+  /** '' : all volumes */
+  readonly volume: string;
+}
+
+export interface DiskInfo {
+  readonly diskId: string;
+  readonly path: string;
+  readonly sizeBytes: number;
+  readonly usedBytes: number;
+  readonly reservedBytes: number;
+  readonly state: 'ready' | 'failed' | 'refused';
+  readonly reason: string;
+}
+
+export interface ReplicaInfo {
+  readonly volume: string;
+  readonly replicaId: string;
+  readonly diskId: string;
+  readonly sizeBytes: number;
+  /** highest that this replica has persisted (P4) */
+  readonly epoch: number;
+  readonly membership: Membership;
+  readonly allocatedBytes: number;
+  /** how many */
+  readonly dirtyRegions: number;
+  readonly failed: boolean;
+  readonly failedReason: string;
+}
+
+export interface IdentifyReply {
+  readonly daemonId: string;
+  readonly incarnation: string;
+  readonly bootId: string;
+  readonly disks: readonly DiskInfo[];
+  readonly replicas: readonly ReplicaInfo[];
+  readonly clusterId: string;
+}
+
+export interface CreateReplicaRequest {
+  readonly volume: string;
+  /** a multiple of BLOCK_SIZE, at most VOLUME_SIZE_MAX */
+  readonly sizeBytes: number;
+  readonly replicaId: string;
+  readonly membership: Membership;
+}
+
+export interface OpenReplicaRequest {
+  readonly volume: string;
+  readonly replicaId: string;
+  /** at least 1 */
+  readonly epoch: number;
+  readonly engineId: string;
+}
+
+export interface ByteRange {
+  readonly offsetBytes: number;
+  readonly lengthBytes: number;
+}
+
+export interface OpenReplicaReply {
+  readonly info: ReplicaInfo;
+  readonly incarnation: string;
+  /** P10: the daemon lost power while regions were dirty */
+  readonly lossy: boolean;
+  /** region numbers */
+  readonly dirtyRegions: readonly number[];
+  readonly restartedDirty: boolean;
+  readonly window: readonly ByteRange[];
+}
+
+export interface SetMembershipRequest {
+  readonly volume: string;
+  readonly replicaId: string;
+  readonly membership: Membership;
+}
+
+export type SetMembershipReply = Record<string, never>;
+
+export interface DeleteReplicaRequest {
+  readonly volume: string;
+  readonly replicaId: string;
+  readonly epoch: number;
+}
+
+export type DeleteReplicaReply = Record<string, never>;
+
+export type EngineStatusRequest = Record<string, never>;
+
+export interface EngineReplicaStatus {
+  readonly replicaId: string;
+  readonly address: string;
+  readonly state: ControlMemberState;
+  readonly reason: string;
+  readonly allocatedBytes: number;
+  /** smoothed; with fraction, finite, not negative */
+  readonly readLatencyMs: number;
+  readonly writeLatencyMs: number;
+  readonly inFlight: number;
+  readonly local: boolean;
+}
+
+export interface EngineStatus {
+  readonly volume: string;
+  readonly sizeBytes: number;
+  readonly epoch: number;
+  readonly generation: number;
+  readonly state: 'healthy' | 'degraded' | 'faulted';
+  readonly reason: string;
+  readonly replicas: readonly EngineReplicaStatus[];
+  readonly uris: readonly string[];
+  readonly engineId: string;
+}
+
+export type EngineStopRequest = Record<string, never>;
+export type EngineStopReply = Record<string, never>;
