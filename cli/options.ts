@@ -1,0 +1,51 @@
+/** Options that several commands share, and how their text is checked. */
+import { InvalidArgumentError, Option } from 'commander';
+import { StorageError } from '../common/errors.js';
+import { checkName } from '../common/names.js';
+import { parseSize } from '../common/units.js';
+import type { OutputFormat } from './report.js';
+
+/** `-o json`, the same on every command. */
+export function outputOption(): Option {
+  return new Option('-o, --output <format>', 'text for people, json for programs')
+    .choices(['text', 'json'] satisfies OutputFormat[])
+    .default('text' satisfies OutputFormat);
+}
+
+/** `--engine unix:PATH`: the control socket of a standalone engine. */
+export function engineOption(): Option {
+  return new Option('--engine <address>', 'control socket of the engine, unix:PATH or HOST:PORT');
+}
+
+/** For commander: a size such as 10GiB, in bytes. */
+export function sizeArgument(text: string): number {
+  const bytes = usage(() => parseSize(text));
+  if (bytes <= 0) throw new InvalidArgumentError('must be more than 0');
+  return bytes;
+}
+
+/** For commander: a volume name. */
+export function nameArgument(text: string): string {
+  return usage(() => checkName(text, 'volume'));
+}
+
+/** For commander: a whole number between the limits. */
+export function countArgument(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const value = /^[0-9]{1,9}$/.test(text) ? Number(text) : Number.NaN;
+    if (!(value >= min && value <= max)) {
+      throw new InvalidArgumentError(`must be a whole number from ${min} to ${max}`);
+    }
+    return value;
+  };
+}
+
+function usage<T>(parse: () => T): T {
+  try {
+    return parse();
+  } catch (error) {
+    if (!(error instanceof StorageError)) throw error;
+    const { hint } = error.details;
+    throw new InvalidArgumentError(`${error.message}${hint === undefined ? '' : `; ${hint}`}.`);
+  }
+}
