@@ -1,0 +1,202 @@
+/** `npm run bench`: Aurochs beside the raw disk, the floor and its peers, in one run. */
+import { existsSync } from 'node:fs';
+import { access, mkdir, mkdtemp, rm, statfs, writeFile } from 'node:fs/promises';
+import { delimiter, dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { SystemClock } from '../common/clock.js';
+import { ERROR_CODES, StorageError, toStorageError } from '../common/errors.js';
+import { formatSize, GIB } from '../common/units.js';
+import { BENCH_CASES, type BenchCase } from './cases.js';
+import { ChildRegistry } from './child-registry.js';
+import { type MachineFacts, machineFacts } from './machine.js';
+import { BENCH_USAGE, type BenchOptions, parseBenchOptions } from './options.js';
+import { caseText, machineText, processText, ratioText, verdictText } from './report.js';
+import { Session } from './session.js';
+import { type CaseSummary, summarize } from './summary.js';
+import { TARGETS } from './targets/all.js';
+import type { Target } from './targets/target.js';
+import { type Measured, verdicts } from './verdict.js';
+
+const INTERRUPTED_EXIT = 130;
+
+interface Plan {
+  readonly cases: readonly BenchCase[];
+  readonly targets: readonly Target[];
+  wants(benchCase: BenchCase, target: Target): boolean;
+}
+
+const print = (text: string): void => {
+  process.stdout.write(`${text}\n`);
+};
+
+/** A line that is overwritten on a terminal, and left out elsewhere. */
+function progress(text: string): void {
+  if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${text}`);
+}
+
+export async function main(args: readonly string[]): Promise<number> {
+  const options = parseBenchOptions(args);
+  if (options.help) {
+    process.stdout.write(BENCH_USAGE);
+    return 0;
+  }
+  const plan = planOf(options);
+  await checkDisk(options, plan);
+  const directory = await mkdtemp(join(options.directory, 'aurochs-bench-'));
+  const children = new ChildRegistry(directory, new SystemClock());
+  let interrupted = false;
+  const interrupt = (): void => {
+    interrupted = true;
+    progress('');
+    void children.stopAll();
+  };
+  process.on('SIGINT', interrupt);
+  process.on('SIGTERM', interrupt);
+  try {
+    await run({ options, plan, directory, children });
+    return 0;
+  } catch (error) {
+    if (!interrupted) throw error;
+    print('interrupted; nothing was kept');
+    return INTERRUPTED_EXIT;
+  } finally {
+    await children.stopAll();
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+async function run(of: {
+  options: BenchOptions;
+  plan: Plan;
+  directory: string;
+  children: ChildRegistry;
+}): Promise<void> {
+  const { options, plan, directory, children } = of;
+  const root = packageRoot();
+  const facts = await machineFacts(children, { root, directory });
+  print(`Aurochs benchmarks: ${options.runs} x ${options.runMs} ms per case and target, in turns,`);
+  print(`volumes of ${formatSize(options.sizeBytes)} in ${options.directory}`);
+  print(machineText(facts));
+  const session = new Session({
+    ...{ options, children, directory, root, progress },
+    clock: new SystemClock(),
+  });
+  for (const target of plan.targets) {
+    const missing = target.commands.filter((command) => !onPath(command));
+    if (missing.length > 0) print(`without ${target.name}: ${missing.join(', ')} is not installed`);
+    else await session.start(target);
+  }
+  children.throwIfStopping();
+  const summaries: CaseSummary[] = [];
+  for (const benchCase of plan.cases) {
+    await session.measure(benchCase, (target) => plan.wants(benchCase, target));
+    children.throwIfStopping();
+    for (const target of session.targetNames) {
+      const summary = summarize(session.samples, { benchCase, target });
+      if (summary !== undefined) summaries.push(summary);
+    }
+    progress('');
+    print(`\n${caseText(benchCase, summaries)}`);
+  }
+  const idle = await session.measureIdle();
+  children.throwIfStopping();
+  const measured = { summaries, idle, memory: await session.memoryPeaks() };
+  progress('');
+  printEnd(plan, session, measured);
+  await store({ options, facts, session, measured }, root);
+}
+
+function printEnd(plan: Plan, session: Session, measured: Measured): void {
+  print(`\n${ratioText(plan.cases, measured.summaries)}`);
+  print(`\n${processText(measured)}`);
+  print('\nwhat the targets are');
+  for (const target of plan.targets) print(`  ${target.name.padEnd(14)}${target.note}`);
+  if (session.failures.length > 0) print('\nwhat failed');
+  for (const { target, during, reason } of session.failures) {
+    print(`  ${target}, ${during}: ${reason}`);
+  }
+  print(`\n${verdictText(verdicts(measured))}`);
+}
+
+async function store(
+  of: { options: BenchOptions; facts: MachineFacts; session: Session; measured: Measured },
+  root: string,
+): Promise<void> {
+  const time = new Date().toISOString();
+  const folder = join(root, 'bench', 'results');
+  await mkdir(folder, { recursive: true });
+  const path = join(folder, `${time.replace(/[:.]/g, '-')}.json`);
+  const { options, facts, session, measured } = of;
+  const results = {
+    time,
+    options: { ...options, only: options.only?.source },
+    machine: facts,
+    targets: TARGETS.map(({ name, note }) => ({ name, note })),
+    ...measured,
+    verdicts: verdicts(measured),
+    failures: session.failures,
+    samples: session.samples,
+  };
+  await writeFile(path, `${JSON.stringify(results, undefined, 1)}\n`);
+  print(`\nresults in ${path}`);
+}
+
+function planOf(options: BenchOptions): Plan {
+  const wants = (benchCase: BenchCase, target: Target): boolean =>
+    target.measures(benchCase) &&
+    (!options.quick || target.name !== 'raw-x3') &&
+    (options.only === undefined || options.only.test(`${benchCase.name}/${target.name}`));
+  const cases = BENCH_CASES.filter(
+    (benchCase) =>
+      (!options.quick || options.only !== undefined || benchCase.quick) &&
+      TARGETS.some((target) => wants(benchCase, target)),
+  );
+  const targets = TARGETS.filter((target) => cases.some((benchCase) => wants(benchCase, target)));
+  if (targets.length === 0) {
+    throw new StorageError('INVALID_ARGUMENT', '--only matches no case/target', {
+      hint: `cases: ${BENCH_CASES.map((c) => c.name).join(' ')}; targets: ${TARGETS.map((t) => t.name).join(' ')}`,
+    });
+  }
+  return { cases, targets, wants };
+}
+
+/** @throws StorageError UNAVAILABLE without fio | NO_SPACE | NOT_FOUND */
+async function checkDisk(options: BenchOptions, plan: Plan): Promise<void> {
+  if (!onPath('fio')) {
+    throw new StorageError('UNAVAILABLE', 'fio is not installed: it is the client of every test', {
+      hint: 'apt-get install fio; qemu-utils and nbdkit add the peers',
+    });
+  }
+  await access(options.directory).catch((cause: unknown) => {
+    const message = `directory ${options.directory} cannot be used`;
+    throw new StorageError('NOT_FOUND', message, {}, { cause });
+  });
+  const copies = plan.targets.reduce((sum, target) => sum + target.copies, 0);
+  const wanted = copies * options.sizeBytes + GIB;
+  const { bavail, bsize } = await statfs(options.directory);
+  if (bavail * bsize < wanted) {
+    const message = `${options.directory} has ${formatSize(bavail * bsize)} free, ${formatSize(wanted)} are needed`;
+    throw new StorageError('NO_SPACE', message, { hint: 'use --size or --directory' });
+  }
+}
+
+function onPath(command: string): boolean {
+  const folders = (process.env['PATH'] ?? '').split(delimiter);
+  return folders.some((folder) => existsSync(join(folder, command)));
+}
+
+/** The folder of package.json above this module, in dist/ as in the source tree. */
+function packageRoot(): string {
+  let folder = dirname(fileURLToPath(import.meta.url));
+  while (!existsSync(join(folder, 'package.json'))) folder = dirname(folder);
+  return folder;
+}
+
+try {
+  process.exitCode = await main(process.argv.slice(2));
+} catch (error) {
+  const failure = toStorageError(error, 'benchmark');
+  process.stderr.write(`error ${failure.code}: ${failure.message}\n`);
+  if (failure.details.hint !== undefined) process.stderr.write(`hint: ${failure.details.hint}\n`);
+  process.exitCode = ERROR_CODES[failure.code].exit;
+}
