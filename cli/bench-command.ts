@@ -1,4 +1,5 @@
-/** `aurochs bench URI`: a quick measure of one volume. `npm run bench` is the thorough one, with peers beside it. */
+/** `aurochs bench URI`: a quick measure of one volume. `npm run bench` is the thorough one, with
+ *  peers beside it. */
 import type { Command } from 'commander';
 import { StorageError } from '../common/errors.js';
 import { formatSize, KIB, MIB } from '../common/units.js';

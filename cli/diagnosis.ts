@@ -1,16 +1,19 @@
-/** What the facts of a host mean for Aurochs, and what to do about each. Pure: facts in, findings out. */
+/** What the facts of a host mean for Aurochs, and what to do about each. Pure: facts in, findings
+ *  out. */
 import { formatSize, GIB, MIB } from '../common/units.js';
 import type { DiskFacts, HostFacts, Offer } from './host-facts.js';
 
 export interface Finding {
   readonly subject: string;
-  /** fail: Aurochs does not work here; warn: works, but read the advice; ok; info: neither good nor bad */
+  /** fail: Aurochs does not work here; warn: works, but read the advice; ok; info: neither good nor
+   *  bad */
   readonly level: 'ok' | 'info' | 'warn' | 'fail';
   readonly found: string;
   readonly advice?: string;
 }
 
-/** Idle daemons and engine, and the block device process. See docs/operating.md for what grows with size. */
+/** Idle daemons and engine, and the block device process. See docs/operating.md for what grows with
+ *  size. */
 const MEMORY_BYTES_MIN = 512 * MIB;
 const OPEN_FILES_MIN = 4096;
 
@@ -70,7 +73,8 @@ const OFFERED: Record<Offer, string> = {
   denied: 'there, but not for this user',
 };
 
-/** Only FUSE with a loop device carries the block device today; ublk and kernel NBD are named for what comes. */
+/** Only FUSE with a loop device carries the block device today; ublk and kernel NBD are named for
+ *  what comes. */
 function deviceFindings({ ublk, nbd, fuse, loop, root }: HostFacts): Finding[] {
   const usable = fuse === 'available' && loop === 'available' && root;
   const advice = usable

@@ -12,8 +12,8 @@ export type ConnectEngine = (address: string) => StatusClient;
 
 const connectControl: ConnectEngine = (address) => new EngineControlClient({ address });
 
-/** @throws StorageError INVALID_ARGUMENT (no address) | NOT_FOUND (the engine serves another volume) |
- *  what the call says, such as UNAVAILABLE or DEADLINE */
+/** @throws StorageError INVALID_ARGUMENT (no address) | NOT_FOUND (the engine serves another
+ *  volume) | what the call says, such as UNAVAILABLE or DEADLINE */
 export async function engineStatus(
   volume: string,
   options: { engine: string | undefined; connect?: ConnectEngine },

@@ -1,4 +1,5 @@
-/** Runs fio's nbd engine against a volume and reads its JSON. fio is the measure everybody can repeat. */
+/** Runs fio's nbd engine against a volume and reads its JSON. fio is the measure everybody can
+ *  repeat. */
 import { execFile } from 'node:child_process';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -28,7 +29,8 @@ export interface FioResult {
   readonly p999Us: number;
 }
 
-/** @throws StorageError UNSUPPORTED (no fio) | UNAVAILABLE (fio failed: its last words) | PROTOCOL_ERROR (its output) */
+/** @throws StorageError UNSUPPORTED (no fio) | UNAVAILABLE (fio failed: its last words) |
+ *   PROTOCOL_ERROR (its output) */
 export async function runFio(
   job: FioJob,
   options: { uri: string; seconds: number; program?: string },

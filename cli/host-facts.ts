@@ -38,7 +38,8 @@ export interface HostFacts {
   readonly native: NativeFacts;
   /** /proc/sys/kernel/io_uring_disabled, undefined where the kernel has no such switch */
   readonly ioUringDisabled: string | undefined;
-  /** available: usable now; module: can be loaded; missing: neither; denied: there, but not for us */
+  /** available: usable now; module: can be loaded; missing: neither; denied: there, but not for
+   *  us */
   readonly ublk: Offer;
   readonly nbd: Offer;
   readonly fuse: Offer;

@@ -13,7 +13,8 @@ export interface Installation {
   readonly probe: readonly string[];
 }
 
-/** Looks upwards from this module, which runs from `cli/` in tests and from `dist/cli/` in production.
+/** Looks upwards from this module, which runs from `cli/` in tests and from `dist/cli/` in
+ *  production.
  *  @throws StorageError NOT_FOUND when no bin/aurochs is above it */
 export function findInstallation(): Installation {
   const here = path.dirname(fileURLToPath(import.meta.url));

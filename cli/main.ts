@@ -1,4 +1,5 @@
-/** The `aurochs` command line tool: parses arguments, runs one command, answers with an exit code. */
+/** The `aurochs` command line tool: parses arguments, runs one command, answers with an exit
+ *  code. */
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { Command, CommanderError } from 'commander';
@@ -17,7 +18,8 @@ const EXIT_CODES = `
 Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 5 unavailable.
 Sizes take KiB, MiB, GiB and TiB. Every command has --help with examples.`;
 
-/** Runs one command. Never throws for what a user or the machine did wrong: that is printed and becomes the result.
+/** Runs one command. Never throws for what a user or the machine did wrong: that is printed and
+ *  becomes the result.
  *  @param argv  arguments after `aurochs`
  *  @returns the exit code, from the one table in common/errors.ts */
 export async function main(argv: readonly string[]): Promise<number> {

@@ -1,8 +1,10 @@
 /**
  * One daemon as a child process: started, watched, started again when it dies, stopped.
  *
- * - It runs in its own session: Ctrl-C in the terminal reaches only the parent, which stops the daemons in order.
- * - Its stdout is the contract (`ready …`, `device …`), its stderr goes to a log file that outlives it.
+ * - It runs in its own session: Ctrl-C in the terminal reaches only the parent, which stops the
+ *   daemons in order.
+ * - Its stdout is the contract (`ready …`, `device …`), its stderr goes to a log file that outlives
+ *   it.
  * - It is never started while its predecessor may live: the next start follows the exit event.
  */
 import assert from 'node:assert';
@@ -15,7 +17,8 @@ import { MIB } from '../common/units.js';
 import { removePidFile, writePidFile } from './pid-file.js';
 import { RestartPolicy } from './restart-policy.js';
 
-/** A log file that has passed this size is set aside as `FILE.1` at the next start of its process. */
+/** A log file that has passed this size is set aside as `FILE.1` at the next start of its
+ *  process. */
 const LOG_BYTES_MAX = 16 * MIB;
 const LOG_TAIL_BYTES = 8 * 1024;
 
@@ -71,9 +74,10 @@ export class ManagedProcess {
     return this.#policy.restarts;
   }
 
-  /** Starts it and resolves with what follows `ready` on its stdout. A daemon that ends or stays silent before its
-   *  first `ready` is not started again: its last words become the error.
-   *  @throws StorageError the daemon's own code if it printed `error CODE: …`, else UNAVAILABLE or DEADLINE */
+  /** Starts it and resolves with what follows `ready` on its stdout. A daemon that ends or stays
+   *  silent before its first `ready` is not started again: its last words become the error.
+   *  @throws StorageError the daemon's own code if it printed `error CODE: …`, else UNAVAILABLE or
+   *    DEADLINE */
   async start(readyTimeoutMs: number): Promise<string> {
     assert(this.#finished === undefined, `${this.spec.name}: started twice`);
     const ready = this.waitLine('ready', readyTimeoutMs);
@@ -90,8 +94,8 @@ export class ManagedProcess {
     });
   }
 
-  /** What follows `word` on stdout, at once if the line was seen in this life; undefined if it does not come in time
-   *  or the process ends first. */
+  /** What follows `word` on stdout, at once if the line was seen in this life; undefined if it does
+   *  not come in time or the process ends first. */
   waitLine(word: string, timeoutMs: number): Promise<string | undefined> {
     const seen = this.#lines.get(word);
     if (seen !== undefined) return Promise.resolve(seen);
@@ -109,7 +113,8 @@ export class ManagedProcess {
     });
   }
 
-  /** SIGTERM, SIGKILL after the deadline; resolves when the process is gone, and no restart follows. Idempotent.
+  /** SIGTERM, SIGKILL after the deadline; resolves when the process is gone, and no restart
+   *  follows. Idempotent.
    *  @returns false if it had to be killed */
   async stop(deadlineMs: number): Promise<boolean> {
     this.#abort.abort(new StorageError('CLOSED', `${this.spec.name} is being stopped`));

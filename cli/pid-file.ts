@@ -1,8 +1,8 @@
 /**
  * Pid files of the all-in-one: `DIR/run/node1.replica.pid`, one number and a newline.
  *
- * A pid alone proves nothing: numbers are used again. A process counts as the one that the file means only if its
- * command line still says so.
+ * A pid alone proves nothing: numbers are used again. A process counts as the one that the file
+ * means only if its command line still says so.
  */
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { type Clock, sleep } from '../common/clock.js';
@@ -46,7 +46,8 @@ export async function livePid(file: string, mark: ProcessMark): Promise<number |
   return marked ? pid : undefined;
 }
 
-/** Ends a process that is not our child: SIGTERM, and SIGKILL after the deadline. Resolves when it is gone. */
+/** Ends a process that is not our child: SIGTERM, and SIGKILL after the deadline. Resolves when it
+ *  is gone. */
 export async function endProcess(
   target: { file: string; mark: ProcessMark },
   options: { clock: Clock; deadlineMs: number },

@@ -1,4 +1,5 @@
-/** `aurochs replica ls`. The daemon itself (`aurochs replica --listen …`) and `replica compare` are another program. */
+/** `aurochs replica ls`. The daemon itself (`aurochs replica --listen …`) and `replica compare` are
+ *  another program. */
 import type { Command } from 'commander';
 import { formatSize } from '../common/units.js';
 import type { EngineStatus } from '../proto/control.js';

@@ -54,7 +54,8 @@ export function renderTable(
     .join('\n');
 }
 
-/** Text and exit code of an error: `error CODE: message`, then the hint on its own line; or the same as JSON. */
+/** Text and exit code of an error: `error CODE: message`, then the hint on its own line; or the
+ *  same as JSON. */
 export function describeError(
   error: unknown,
   options: { json: boolean },

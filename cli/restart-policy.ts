@@ -1,8 +1,10 @@
-/** When a process that died is started again: at once at first, then ever more slowly (scenario 8). Pure. */
+/** When a process that died is started again: at once at first, then ever more slowly (scenario 8).
+ *  Pure. */
 
 export const FIRST_DELAY_MS = 250;
 export const DELAY_MS_MAX = 30_000;
-/** A process that ran this long counts as healthy: its next death starts from the first delay again. */
+/** A process that ran this long counts as healthy: its next death starts from the first delay
+ *  again. */
 export const STABLE_MS = 60_000;
 
 export class RestartPolicy {

@@ -31,7 +31,8 @@ Examples:
   aurochs up --data /srv/a --nodes 2 --volume pg --size 100GiB --disk-size 200GiB
   kill -TERM $(cat /srv/a/run/up.pid)      stops in order: engine, then replicas
 
-The data folder remembers --nodes, --disk-size, --volume and --size: a later start needs only --data.`;
+The data folder remembers --nodes, --disk-size, --volume and --size: a later start needs
+only --data.`;
 
 export function addUpCommand(program: Command): void {
   program
@@ -57,9 +58,8 @@ async function runUp(flags: UpFlags): Promise<void> {
   }
   const config = await configure(dataDir, flags);
   const device = await wantsDevice(flags, output);
-  output.note(
-    `data in ${dataDir}: ${config.nodes} replica daemons, volume ${config.volume} of ${formatSize(config.sizeBytes)}`,
-  );
+  const volume = `volume ${config.volume} of ${formatSize(config.sizeBytes)}`;
+  output.note(`data in ${dataDir}: ${config.nodes} replica daemons, ${volume}`);
   const up = new Up({
     dataDir,
     config,
@@ -107,7 +107,8 @@ async function wantsDevice(flags: UpFlags, output: Output): Promise<boolean> {
   return false;
 }
 
-/** SIGINT and SIGTERM stop once, in order; further signals change nothing, the stop has its own deadlines. */
+/** SIGINT and SIGTERM stop once, in order; further signals change nothing, the stop has its own
+ *  deadlines. */
 function stopOnSignal(up: Up, output: Output): { asked: boolean; done: Promise<void> } {
   const result = { asked: false, done: Promise.resolve() };
   result.done = new Promise((resolve, reject) => {

@@ -1,6 +1,7 @@
 /**
- * What an all-in-one folder was made with: `DIR/up.json`, so that a repeated `aurochs up --data DIR` finds the same
- * disks and volume without being told again, and a contradicting option is refused before anything starts.
+ * What an all-in-one folder was made with: `DIR/up.json`, so that a repeated `aurochs up --data
+ * DIR` finds the same disks and volume without being told again, and a contradicting option is
+ * refused before anything starts.
  */
 import { open, readFile, rename } from 'node:fs/promises';
 import path from 'node:path';

@@ -1,8 +1,9 @@
 /**
  * The all-in-one: replica daemons and one engine on this machine, in the foreground.
  *
- * Order is the whole content: replicas before the engine, and the engine drains before the replicas stop. Everything
- * that must survive is in the data folder; `DIR/run` holds what is of this run only (pid files, sockets).
+ * Order is the whole content: replicas before the engine, and the engine drains before the replicas
+ * stop. Everything that must survive is in the data folder; `DIR/run` holds what is of this run
+ * only (pid files, sockets).
  */
 import { access, chmod, mkdir } from 'node:fs/promises';
 import path from 'node:path';
@@ -63,7 +64,8 @@ export class Up {
   }
 
   /** Resolves when the volume serves. On failure everything that was started is stopped again.
-   *  @throws StorageError CONFLICT (another `up` runs here) | INVALID_ARGUMENT (path) | what the daemons say */
+   *  @throws StorageError CONFLICT (another `up` runs here) | INVALID_ARGUMENT (path) | what the
+   *    daemons say */
   async start(): Promise<UpState> {
     const { dataDir, config } = this.#options;
     this.#checkSocketPaths();
@@ -96,7 +98,8 @@ export class Up {
     await removePidFile(this.#upPidFile);
   }
 
-  /** Makes this process the only one over the folder, and ends daemons that a killed `up` left behind. */
+  /** Makes this process the only one over the folder, and ends daemons that a killed `up` left
+   *  behind. */
   async #takeOver(): Promise<void> {
     const { dataDir, note, clock, config } = this.#options;
     const mark: ProcessMark = { role: 'up', contains: '' };

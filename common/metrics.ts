@@ -2,7 +2,8 @@
  * Prometheus metrics of one process, and the small HTTP endpoint that shows them.
  *
  * Recording never waits and never allocates per call when the label set is bound once
- * (`histogram.labels(...)` kept in a field). Labels are bounded sets: volume, replica, op; never an offset or a client.
+ * (`histogram.labels(...)` kept in a field). Labels are bounded sets: volume, replica, op; never an
+ * offset or a client.
  */
 import assert from 'node:assert';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
@@ -14,7 +15,8 @@ import { StorageError } from './errors.js';
 
 export { Counter, Gauge, Histogram, Registry };
 
-/** Upper bounds in seconds, 20 us to 10 s: dense where a healthy volume is, sparse where it is ill. */
+/** Upper bounds in seconds, 20 us to 10 s: dense where a healthy volume is, sparse where it is
+ *  ill. */
 export const LATENCY_BUCKETS_SECONDS: readonly number[] = [
   20e-6, 50e-6, 100e-6, 200e-6, 350e-6, 500e-6, 750e-6, 1e-3, 1.5e-3, 2.5e-3, 5e-3, 10e-3, 25e-3,
   50e-3, 100e-3, 250e-3, 1, 2.5, 10,
@@ -25,8 +27,8 @@ const CONNECTIONS_MAX = 32;
 const REQUEST_DEADLINE_MS = 5_000;
 const HEADER_BYTES_MAX = 8 * 1024;
 
-/** A registry whose every sample carries `component` (engine, replica, …), with process and event-loop metrics in it.
- *  One per process; tests make as many as they like. */
+/** A registry whose every sample carries `component` (engine, replica, …), with process and
+ *  event-loop metrics in it. One per process; tests make as many as they like. */
 export function createRegistry(component: string): Registry {
   const registry = new Registry();
   registry.setDefaultLabels({ component });
@@ -81,8 +83,8 @@ function addProcessMetrics(registry: Registry): void {
   });
 }
 
-/** How late the event loop ran its timers since the last scrape. The sampling timer runs only while an endpoint is
- *  open, so that a process nobody watches stays idle. */
+/** How late the event loop ran its timers since the last scrape. The sampling timer runs only while
+ *  an endpoint is open, so that a process nobody watches stays idle. */
 class EventLoopLag {
   readonly #histogram: IntervalHistogram;
   readonly #gauge: Gauge<'quantile'>;
@@ -119,10 +121,12 @@ class EventLoopLag {
 
 export interface MetricsEndpointOptions {
   readonly registry: Registry;
-  /** `HOST:PORT`, port 0 for any. Loopback unless `allowRemote`: metrics name volumes and show load. */
+  /** `HOST:PORT`, port 0 for any. Loopback unless `allowRemote`: metrics name volumes and show
+   *  load. */
   readonly listen: string;
   readonly allowRemote?: boolean;
-  /** Undefined: healthy. A reason: /healthz answers 503, with the reason only to loopback listeners. */
+  /** Undefined: healthy. A reason: /healthz answers 503, with the reason only to loopback
+   *  listeners. */
   readonly unhealthyReason?: () => string | undefined;
 }
 
@@ -133,9 +137,10 @@ export interface MetricsEndpoint {
   close(): Promise<void>;
 }
 
-/** Serves GET /metrics and GET /healthz; everything else is 404 or 405. Bounded: 32 connections, 8 KiB of header,
- *  5 s per request, no request body.
- *  @throws StorageError INVALID_ARGUMENT (address) | PERMISSION (not loopback) | UNAVAILABLE (cannot listen) */
+/** Serves GET /metrics and GET /healthz; everything else is 404 or 405. Bounded: 32 connections, 8
+ *  KiB of header, 5 s per request, no request body.
+ *  @throws StorageError INVALID_ARGUMENT (address) | PERMISSION (not loopback) | UNAVAILABLE
+ *    (cannot listen) */
 export async function serveMetrics(options: MetricsEndpointOptions): Promise<MetricsEndpoint> {
   const { host, port } = parseTcpAddress(options.listen);
   if (!isLoopback(host) && options.allowRemote !== true) {

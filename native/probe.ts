@@ -1,5 +1,6 @@
-/** Prints as JSON what the native module can do here. Run as a process of its own, so that a module that does not
- *  load, or that the kernel kills, is a finding of `aurochs doctor` and not the end of it. */
+/** Prints as JSON what the native module can do here. Run as a process of its own, so that a module
+ *  that does not load, or that the kernel kills, is a finding of `aurochs doctor` and not the end
+ *  of it. */
 
 interface Probe {
   readonly loaded: boolean;

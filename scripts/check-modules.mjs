@@ -1,5 +1,6 @@
 // Exit 0 when node_modules holds what package-lock.json asks for; else 1 and the reason on stdout.
-// npm notes in node_modules/.package-lock.json what it installed: the two are compared, package by package.
+// npm notes in node_modules/.package-lock.json what it installed: the two are compared, package by
+// package.
 import { existsSync, readFileSync } from 'node:fs';
 
 function packagesOf(path) {

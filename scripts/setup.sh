@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Makes a fresh Debian 12 with Node >= 20.19 ready, then builds. Repeated: checks only, well under two seconds.
+# Makes a fresh Debian 12 with Node >= 20.19 ready, then builds. Repeated: checks only, well under
+# two seconds.
 #
 #   scripts/setup.sh start|test|bench
 #
-# Needs the network only for what is missing. System packages are installed by apt when root; otherwise the
-# script says exactly what is missing and what will not work, and goes on.
+# Needs the network only for what is missing. System packages are installed by apt when root;
+# otherwise the script says exactly what is missing and what will not work, and goes on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 purpose="${1:-start}"
@@ -18,14 +19,16 @@ fail() { printf 'setup: error: %s\n' "$*" >&2; exit 1; }
 # Two set-ups in one checkout take turns: the lock is on this very file and ends with the process.
 if command -v flock >/dev/null; then exec 9<"scripts/setup.sh" && flock 9; fi
 
-# --- Node ------------------------------------------------------------------------------------------------------
-command -v node >/dev/null || fail "Node is not installed; Node >= 20.19 is needed (https://nodejs.org)"
+# --- Node
+command -v node >/dev/null ||
+  fail "Node is not installed; Node >= 20.19 is needed (https://nodejs.org)"
 node -e 'const [a, b] = process.versions.node.split(".").map(Number);
   process.exit(a > 20 || (a === 20 && b >= 19) ? 0 : 1)' ||
   fail "Node $(node --version) is too old; Node >= 20.19 is needed"
 
-# --- system packages -------------------------------------------------------------------------------------------
-# package | how we see that it is there | who needs it | what for. Every purpose builds, so `start` is in all.
+# --- system packages
+# package | how we see that it is there | who needs it | what for. Every purpose builds, so `start`
+# is in all.
 packages() {
   cat <<'TABLE'
 g++|cmd:g++|start|compiles the native module
@@ -81,40 +84,41 @@ if [ "${#missing[@]}" -gt 0 ]; then
   fi
 fi
 
-# --- npm packages: exactly the lock file's; no dependency runs an install script ---------------------------------
+# --- npm packages: exactly the lock file's; no dependency runs an install script
 if reason="$(node scripts/check-modules.mjs)"; then :; else
   say "npm ci ($reason)"
   npm ci --ignore-scripts --no-audit --no-fund
 fi
 
-# --- build: each step only when one of its sources is newer than its last success ----------------------------------
-# A deleted file changes the time of its folder, which is why folders are compared too.
-built() { # built NAME SUFFIXES PATHS...
-  local stamp="dist/.built-$1" names=() suffix
-  [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$node_abi" ] || return 1
+# --- build: each step only when its sources are not those of its last success
+# prints NAME SUFFIXES PATHS...: names, times and sizes of the sources, so that a deleted or an older
+# file counts, too.
+prints() {
+  local names=(-false) suffix
   for suffix in $2; do names+=(-o -name "*.$suffix"); done
   shift 2
-  [ -z "$(find "$@" \( -name build -o -name 'build-*' -o -name generated \) -prune -o \
-    \( -type d "${names[@]}" \) -newer "$stamp" -print -quit 2>/dev/null)" ]
+  echo "$node_abi"
+  find "$@" \( -name build -o -name 'build-*' -o -name 'generated*' \) -prune -o \
+    -type f \( "${names[@]}" \) -printf '%p %T@ %s\n' | LC_ALL=C sort
 }
-build() { # build NAME: the stamp is as old as the start of the build, so an edit during it is seen next time
+built() { [ -f "dist/.built-$1" ] && [ "$(cat "dist/.built-$1")" = "$2" ]; }
+# build NAME PRINTS: the prints were taken before the build, so an edit during it is seen next time.
+build() {
   say "building $1"
-  mkdir -p dist
-  echo "$node_abi" >"dist/.building-$1"
   npm run --silent "build:$1"
-  mv "dist/.building-$1" "dist/.built-$1"
+  mkdir -p dist
+  printf '%s\n' "$2" >"dist/.built-$1"
 }
 node_abi="$(node -p 'process.versions.modules + " " + process.arch')"
-lock=package-lock.json
-rebuilt=no
-if ! { built proto "proto mjs" proto scripts "$lock" && [ -d proto/generated ]; }; then
-  build proto
-  rebuilt=yes
+typed=(common proto native replica engine csi-driver cli bench test)
+proto_now="$(prints proto "proto mjs json" proto scripts package-lock.json)"
+native_now="$(prints native "cc h c gyp mjs" native scripts)"
+ts_now="$(prints ts "ts json" "${typed[@]}" tsconfig.json package-lock.json)"
+if ! built proto "$proto_now" || [ ! -d proto/generated ]; then
+  build proto "$proto_now"
+  rm -f dist/.built-ts
 fi
-if ! { built native "cc h c gyp mjs" native scripts && compgen -G 'native/build/*/*.node' >/dev/null; }; then
-  build native
+if ! built native "$native_now" || ! compgen -G 'native/build/*/*.node' >/dev/null; then
+  build native "$native_now"
 fi
-if [ "$rebuilt" = yes ] ||
-  ! built ts "ts json" common proto native replica engine csi-driver cli bench test tsconfig.json "$lock"; then
-  build ts
-fi
+built ts "$ts_now" || build ts "$ts_now"

@@ -1,5 +1,6 @@
-// test-summary.mjs REPORT VITEST_STATUS LINT_FAILED: the closing line of `npm test`, and its exit status.
-// What vitest's report leaves out must not look green: a file that does not load, a crash of the runner, the lint.
+// test-summary.mjs REPORT VITEST_STATUS LINT_FAILED: the closing line of `npm test`, and its exit
+// status. What vitest's report leaves out must not look green: a file that does not load, a crash
+// of the runner, the lint.
 import { readFileSync } from 'node:fs';
 
 function countsOf(reportPath) {

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# `npm test [-- vitest arguments]`: sets the machine up, builds (which checks the types), lints, runs every test.
-# The last line is `N passed, N failed`; a failed lint counts as one. Exit status 0 only if nothing failed.
+# `npm test [-- vitest arguments]`: sets the machine up, builds (which checks the types), lints,
+# runs every test. The last line is `N passed, N failed`; a failed lint counts as one. Exit status 0
+# only if nothing failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh test || exit 1

@@ -13,7 +13,8 @@ export function anchorsOf(text: string): Set<string> {
   return anchors;
 }
 
-/** `file: link` for each link of `file` that leads nowhere. Links to other sites are not followed. */
+/** `file: link` for each link of `file` that leads nowhere. Links to other sites are not
+ *  followed. */
 export function brokenLinks(file: TextFile, files: ReadonlyMap<string, TextFile>): string[] {
   const links = withoutCode(file.text).matchAll(/\]\(([^)\s]+)[^)]*\)|(?:src|href)="([^"]+)"/g);
   return [...links].flatMap(([, markdown, html]) => {

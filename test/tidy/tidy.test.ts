@@ -1,4 +1,5 @@
-/** The rules of style that a machine can check. Each test lists every place that breaks its rule. */
+/** The rules of style that a machine can check. Each test lists every place that breaks its
+ *  rule. */
 import path from 'node:path';
 import ts from 'typescript';
 import { describe, expect, it } from 'vitest';
