@@ -29,8 +29,9 @@ export interface ReplicaStore {
   /** Bytes of extents that this replica has allocated on the disk. */
   readonly allocatedBytes: number;
   /** Verifies every present block against its stored checksum.
+   *  With `raw` nothing is verified and the checksums are computed from what was read (comparison after a dirty start).
    *  @throws StorageError CORRUPT_BLOCK (details.badBlock: index in the request) | IO_ERROR */
-  read(offsetBytes: number, lengthBytes: number): Promise<StoredRead>;
+  read(offsetBytes: number, lengthBytes: number, options?: { raw?: boolean }): Promise<StoredRead>;
   /** Resolves when the write is in the device (not flushed) and metadata that it needed has reached the operating system (it
    *  survives kill -9). P1: the region's dirty mark is durable before the data write starts.
    *  @param data      pool memory, a multiple of BLOCK_SIZE; ownership passes to the store, which releases it
