@@ -1,0 +1,409 @@
+import { createRequire } from 'node:module';
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { SystemClock } from '../../../common/clock.js';
+import { StorageError } from '../../../common/errors.js';
+import { BLOCK_SIZE, EXTENT_SIZE, MIB } from '../../../common/units.js';
+import { DirtyTracker } from '../../../engine/core/dirty-tracker.js';
+import { Fanout } from '../../../engine/core/fanout.js';
+import { MapReader } from '../../../engine/core/map-reader.js';
+import { MembershipKeeper } from '../../../engine/core/membership-keeper.js';
+import { RangeLock } from '../../../engine/core/range-lock.js';
+import { ReadPath } from '../../../engine/core/read-path.js';
+import { RegionCleaner } from '../../../engine/core/region-cleaner.js';
+import { ReplicaLink } from '../../../engine/core/replica-link.js';
+import { type MembershipChange, ReplicaSet } from '../../../engine/core/replica-set.js';
+import { EngineVolume } from '../../../engine/core/volume.js';
+import { makeEqual } from '../../../engine/recovery/make-equal.js';
+import { crc32cBlocks, crc32cVerify } from '../../../native/index.js';
+import { IO_FLAG, IO_OP } from '../../../proto/io-codec.js';
+import { FakeReplica } from '../../support/fake-replica.js';
+
+createRequire(import.meta.url);
+const clock = new SystemClock();
+const SIZE = 4 * MIB;
+
+class Bed {
+  readonly replicas: FakeReplica[];
+  readonly links: ReplicaLink[] = [];
+  readonly changes: MembershipChange[] = [];
+  readonly bad: string[] = [];
+  /** what storing a record waits for */
+  storing: Promise<void> = Promise.resolve();
+  storeFails = new Map<string, string>();
+  readonly set: ReplicaSet;
+  readonly keeper: MembershipKeeper;
+  readonly fanout: Fanout;
+  readonly volume: EngineVolume;
+  readonly cleaner: RegionCleaner;
+  readonly tracker = new DirtyTracker();
+  #id = 0;
+
+  constructor(readonly count: number) {
+    const ids = ['a', 'b', 'c', 'd'].slice(0, count);
+    this.replicas = ids.map((id) => new FakeReplica(id, SIZE, crc32cBlocks));
+    const members = ids.map((id) => ({ replicaId: id, address: '', state: 'in-sync' as const }));
+    this.set = new ReplicaSet({ epoch: 1, generation: 1, members });
+    this.keeper = new MembershipKeeper(
+      this.set,
+      {
+        store: async (change) => {
+          this.changes.push(change);
+          await this.storing;
+          const failed = new Map(
+            [...this.storeFails].filter(([id]) => change.storeOn.includes(id)),
+          );
+          return failed;
+        },
+      },
+      {
+        onFailed: (id) =>
+          this.links.find((l) => l.replicaId === id)?.break(new StorageError('REPLICA_FAILED', id)),
+        onRecord: () => undefined,
+        onFaulted: () => undefined,
+      },
+    );
+    const nextId = (): number => {
+      this.#id += 1;
+      return this.#id;
+    };
+    const links = (): ReplicaLink[] => this.links;
+    const lock = new RangeLock();
+    this.fanout = new Fanout({
+      links,
+      keeper: this.keeper,
+      clock,
+      endOfTurn: setImmediate,
+      nextId,
+      checksumBlocks: crc32cBlocks,
+      windowBytes: 2 * MIB,
+      windowRequests: 64,
+    });
+    const reads = new ReadPath({
+      links,
+      clock,
+      verifyBlocks: crc32cVerify,
+      onBadCopy: (link, error) => this.bad.push(`${link.replicaId}:${error.code}`),
+    });
+    const maps = new MapReader(reads, clock, () => this.links.length);
+    const silent = () => undefined;
+    const observe = { read: silent, write: silent, flush: silent, trim: silent, zero: silent };
+    this.volume = new EngineVolume({
+      name: 'v',
+      sizeBytes: SIZE,
+      lock,
+      fanout: this.fanout,
+      reads,
+      maps,
+      tracker: this.tracker,
+      clock,
+      observe,
+    });
+    this.cleaner = new RegionCleaner({
+      tracker: this.tracker,
+      lock,
+      fanout: this.fanout,
+      clock,
+      log: undefined as never,
+      volumeBytes: () => SIZE,
+      idleMs: 0,
+      intervalMs: 1000,
+    });
+    for (const [index, replica] of this.replicas.entries()) {
+      const link = new ReplicaLink({
+        index,
+        replicaId: replica.replicaId,
+        address: '',
+        local: true,
+        clock,
+        endOfTurn: setImmediate,
+        nextId,
+        ackedThrough: () => this.fanout.ackedThrough,
+        checksumBlocks: crc32cBlocks,
+        opDeadlineMs: 60_000,
+        keepaliveMs: 60_000,
+        onBroken: (broken, error) => {
+          const at = this.links.indexOf(broken);
+          if (at >= 0) this.links.splice(at, 1);
+          this.keeper.fail(broken.replicaId, error.code);
+        },
+      });
+      const stream = replica.connect({
+        onMessage: (message) => link.onMessage(message),
+        onDrain: () => undefined,
+        onClose: (error) => link.onClose(error),
+      });
+      void link.attach(stream, {
+        protocolVersion: 1,
+        volume: 'v',
+        replicaId: 'r',
+        epoch: 1,
+        engineId: 'e',
+      });
+      this.links.push(link);
+    }
+  }
+
+  async read(offset: number, length: number): Promise<Buffer> {
+    const result = await this.volume.read(offset, length);
+    const bytes = Buffer.concat(result.chunks);
+    result.release();
+    return bytes;
+  }
+
+  write(offset: number, bytes: Buffer, fua = false): Promise<void> {
+    return this.volume.write(offset, bytes.length, [bytes], { fua });
+  }
+
+  expectEqualCopies(): void {
+    const [first, ...others] = this.replicas;
+    for (const other of others) {
+      expect(other.bytes.equals(first?.bytes ?? Buffer.alloc(0))).toBe(true);
+    }
+  }
+}
+
+const fill = (length: number, value: number): Buffer => Buffer.alloc(length, value);
+const outcome = (work: Promise<unknown>): Promise<string> =>
+  work.then(
+    () => 'ok',
+    (error: unknown) => (error instanceof StorageError ? error.code : String(error)),
+  );
+
+describe('volume on three replicas', () => {
+  it('sends the writes of one turn in one message to every replica, in one order (N3)', async () => {
+    const bed = new Bed(3);
+    await Promise.all([0, 1, 2, 3].map((n) => bed.write(n * BLOCK_SIZE, fill(BLOCK_SIZE, n + 1))));
+    const orders = bed.replicas.map((r) => r.seen.map((s) => s.offsetBytes).join());
+    expect(new Set(orders).size).toBe(1);
+    expect(bed.replicas[0]?.seen).toHaveLength(4);
+    bed.expectEqualCopies();
+  });
+
+  it('does not acknowledge before the slowest replica has (N1, D1)', async () => {
+    const bed = new Bed(3);
+    bed.replicas[2]?.hold(true);
+    let acked = false;
+    const write = bed.write(0, fill(BLOCK_SIZE, 7)).then(() => {
+      acked = true;
+    });
+    const read = bed.read(0, BLOCK_SIZE);
+    for (let turn = 0; turn < 20; turn += 1) await new Promise(setImmediate);
+    expect(acked).toBe(false);
+    bed.replicas[2]?.hold(false);
+    await write;
+    expect((await read)[0]).toBe(7);
+  });
+
+  it('P3: a write that a replica missed is acknowledged only after the exclusion is durable', async () => {
+    const bed = new Bed(3);
+    let store: () => void = () => undefined;
+    bed.storing = new Promise((resolve) => {
+      store = resolve;
+    });
+    bed.replicas[1]?.hold(true);
+    let acked = false;
+    const write = bed.write(0, fill(BLOCK_SIZE, 9)).then(() => {
+      acked = true;
+    });
+    for (let turn = 0; turn < 10; turn += 1) await new Promise(setImmediate);
+    bed.replicas[1]?.cut();
+    for (let turn = 0; turn < 10; turn += 1) await new Promise(setImmediate);
+    expect(bed.changes).toHaveLength(1);
+    expect(bed.changes[0]?.storeOn).toEqual(['a', 'c']);
+    expect(acked).toBe(false);
+    const later = bed.write(BLOCK_SIZE, fill(BLOCK_SIZE, 8));
+    for (let turn = 0; turn < 10; turn += 1) await new Promise(setImmediate);
+    expect(acked).toBe(false);
+    store();
+    await Promise.all([write, later]);
+    expect(bed.set.record.generation).toBe(2);
+    expect((await bed.read(0, BLOCK_SIZE))[0]).toBe(9);
+  });
+
+  it('a replica that cannot store the exclusion of another one is excluded too', async () => {
+    const bed = new Bed(3);
+    bed.storeFails.set('c', 'timeout');
+    bed.replicas[1]?.refuse(IO_OP.WRITE, 'IO_ERROR');
+    await bed.write(0, fill(BLOCK_SIZE, 1));
+    expect(bed.set.healthy()).toEqual(['a']);
+    expect(bed.set.record.generation).toBe(3);
+  });
+
+  it.each([
+    { op: IO_OP.WRITE, name: 'scenario 40: EIO on write' },
+    { op: IO_OP.FLUSH, name: 'scenario 42, D3: EIO on fsync' },
+  ])('$name: that replica leaves at once, the client sees no error', async ({ op }) => {
+    const bed = new Bed(3);
+    bed.replicas[0]?.refuse(op, 'IO_ERROR');
+    await bed.write(0, fill(BLOCK_SIZE, 1));
+    await bed.volume.flush();
+    expect(bed.set.healthy()).toEqual(['b', 'c']);
+    bed.replicas[0]?.refuse(op, undefined);
+    await bed.write(0, fill(BLOCK_SIZE, 2));
+    expect(bed.replicas[0]?.bytes[0]).not.toBe(2);
+  });
+
+  it("scenario 37: a full replica leaves; 38: full everywhere is the client's ENOSPC and nobody leaves", async () => {
+    const bed = new Bed(3);
+    for (const replica of bed.replicas) replica.refuse(IO_OP.WRITE, 'NO_SPACE');
+    expect(await outcome(bed.write(0, fill(BLOCK_SIZE, 1)))).toBe('NO_SPACE');
+    expect(bed.set.healthy()).toEqual(['a', 'b', 'c']);
+    bed.replicas[0]?.refuse(IO_OP.WRITE, undefined);
+    bed.replicas[1]?.refuse(IO_OP.WRITE, undefined);
+    await bed.write(0, fill(BLOCK_SIZE, 1));
+    expect(bed.set.healthy()).toEqual(['a', 'b']);
+  });
+
+  it('with no replica left every operation fails and the record keeps the last member', async () => {
+    const bed = new Bed(2);
+    bed.replicas[0]?.cut();
+    await bed.write(0, fill(BLOCK_SIZE, 1));
+    bed.replicas[1]?.cut();
+    expect(await outcome(bed.write(0, fill(BLOCK_SIZE, 2)))).toBe('NO_REPLICA');
+    expect(await outcome(bed.read(0, BLOCK_SIZE))).toBe('NO_REPLICA');
+    expect(await outcome(bed.volume.flush())).toBe('NO_REPLICA');
+    expect(bed.set.record.members.find((m) => m.replicaId === 'b')?.state).toBe('in-sync');
+  });
+
+  it('scenarios 41, 49: a bad copy is passed over, never returned; 50: bad everywhere is an error', async () => {
+    const bed = new Bed(3);
+    await bed.write(0, fill(2 * BLOCK_SIZE, 5));
+    bed.replicas[0]?.rotten.add(100);
+    bed.replicas[1]?.refuse(IO_OP.READ, 'IO_ERROR');
+    for (let n = 0; n < 8; n += 1)
+      expect((await bed.read(0, BLOCK_SIZE)).every((b) => b === 5)).toBe(true);
+    bed.replicas[2]?.rotten.add(100);
+    expect(await outcome(bed.read(0, BLOCK_SIZE))).toBe('CORRUPT_BLOCK');
+    expect(bed.bad.length).toBeGreaterThan(0);
+    expect((await bed.read(BLOCK_SIZE, BLOCK_SIZE)).every((b) => b === 5)).toBe(false);
+  });
+
+  it('D2: FUA travels to every replica', async () => {
+    const bed = new Bed(3);
+    await bed.write(0, fill(BLOCK_SIZE, 1), true);
+    await bed.volume.trim(0, BLOCK_SIZE, { fua: true });
+    for (const replica of bed.replicas) {
+      expect(replica.seen.map((s) => s.flags & IO_FLAG.FUA)).toEqual([IO_FLAG.FUA, IO_FLAG.FUA]);
+    }
+  });
+
+  it('flushes that come while one runs share the next one, none is skipped', async () => {
+    const bed = new Bed(1);
+    const first = bed.volume.flush();
+    await new Promise(setImmediate);
+    await bed.write(0, fill(BLOCK_SIZE, 1));
+    await Promise.all([first, bed.volume.flush(), bed.volume.flush(), bed.volume.flush()]);
+    const ops = bed.replicas[0]?.seen.map((s) => s.op);
+    expect(ops?.filter((op) => op === IO_OP.FLUSH)).toHaveLength(2);
+    expect(ops?.lastIndexOf(IO_OP.FLUSH)).toBeGreaterThan(ops?.indexOf(IO_OP.WRITE) ?? 99);
+  });
+
+  it('tells replicas how far all have acknowledged, never past an open write', async () => {
+    const bed = new Bed(2);
+    await bed.write(0, fill(BLOCK_SIZE, 1));
+    bed.replicas[1]?.hold(true);
+    const open = bed.write(BLOCK_SIZE, fill(BLOCK_SIZE, 1));
+    for (let turn = 0; turn < 10; turn += 1) await new Promise(setImmediate);
+    const openId = bed.replicas[0]?.seen.at(-1)?.id ?? 0;
+    await bed.read(3 * BLOCK_SIZE, BLOCK_SIZE).catch(() => undefined);
+    expect(bed.fanout.ackedThrough).toBeGreaterThan(0);
+    expect(bed.fanout.ackedThrough).toBeLessThan(openId);
+    bed.replicas[1]?.hold(false);
+    await open;
+    expect(bed.fanout.ackedThrough).toBe(openId);
+  });
+
+  it('P2: cleans idle regions: flush first, then one tag for all, and only then forgets them', async () => {
+    const bed = new Bed(3);
+    await bed.write(0, fill(BLOCK_SIZE, 1));
+    expect(bed.tracker.count).toBe(1);
+    expect(await bed.cleaner.clean(0)).toBe(1);
+    expect(bed.tracker.count).toBe(0);
+    for (const replica of bed.replicas) {
+      expect(replica.seen.map((s) => s.op)).toEqual([IO_OP.WRITE, IO_OP.FLUSH, IO_OP.CLEAN]);
+    }
+  });
+
+  it('a write of more than the window goes through in parts (back-pressure)', async () => {
+    const bed = new Bed(2);
+    const data = fill(3 * MIB + 512, 3);
+    await bed.write(512, data);
+    expect((await bed.read(512, data.length)).equals(data)).toBe(true);
+    bed.expectEqualCopies();
+  });
+
+  it('makes copies equal from one source (R1)', async () => {
+    const bed = new Bed(3);
+    bed.replicas[0]?.bytes.fill(1, 0, 3 * BLOCK_SIZE);
+    bed.replicas[1]?.bytes.fill(2, BLOCK_SIZE, 2 * BLOCK_SIZE);
+    bed.replicas[2]?.bytes.fill(3, EXTENT_SIZE, EXTENT_SIZE + BLOCK_SIZE);
+    const [source, ...targets] = bed.links;
+    if (source === undefined) throw new Error('no link');
+    const report = await makeEqual({
+      source,
+      targets,
+      ranges: [{ offsetBytes: 0, lengthBytes: 2 * EXTENT_SIZE }],
+      volumeBytes: SIZE,
+    });
+    bed.expectEqualCopies();
+    expect(bed.replicas[1]?.bytes[0]).toBe(1);
+    expect(report.copiedBytes).toBe((3 + 3 + 1) * BLOCK_SIZE);
+    expect(bed.replicas.every((r) => r.seen.at(-1)?.op === IO_OP.FLUSH)).toBe(true);
+  });
+});
+
+describe('volume against a byte array (N1-N4)', () => {
+  const offset = fc.integer({ min: 0, max: SIZE - 1 });
+  const length = fc.oneof(
+    fc.integer({ min: 1, max: 20_000 }),
+    fc.constant(BLOCK_SIZE * 5),
+    fc.constant(MIB + 1),
+  );
+  const step = fc.record({
+    kind: fc.constantFrom('write', 'trim', 'zero', 'read', 'status'),
+    offset: fc.oneof(
+      offset,
+      offset.map((o) => o - (o % BLOCK_SIZE)),
+    ),
+    length,
+    value: fc.integer({ min: 1, max: 255 }),
+  });
+
+  it('any operations, any alignment: same bytes as the array, all copies equal', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 25 }), async (steps) => {
+        const bed = new Bed(3);
+        const model = Buffer.alloc(SIZE);
+        for (const s of steps) {
+          const size = Math.min(s.length, SIZE - s.offset);
+          const end = s.offset + size;
+          if (s.kind === 'write') {
+            await bed.write(s.offset, fill(size, s.value));
+            model.fill(s.value, s.offset, end);
+          } else if (s.kind === 'trim' || s.kind === 'zero') {
+            if (s.kind === 'trim') await bed.volume.trim(s.offset, size, { fua: false });
+            else await bed.volume.writeZeroes(s.offset, size, { fua: false, noHole: true });
+            model.fill(0, s.offset, end);
+          } else if (s.kind === 'read') {
+            expect((await bed.read(s.offset, size)).equals(model.subarray(s.offset, end))).toBe(
+              true,
+            );
+          } else {
+            const runs = await bed.volume.blockStatus(s.offset, size, 1000);
+            expect(runs.reduce((sum, run) => sum + run.lengthBytes, 0)).toBe(size);
+            let at = s.offset;
+            for (const run of runs) {
+              if (run.hole)
+                expect(model.subarray(at, at + run.lengthBytes).every((b) => b === 0)).toBe(true);
+              at += run.lengthBytes;
+            }
+          }
+        }
+        expect((await bed.read(0, SIZE)).equals(model)).toBe(true);
+        bed.expectEqualCopies();
+      }),
+      { numRuns: 25 },
+    );
+  });
+});
