@@ -91,8 +91,8 @@ if reason="$(node scripts/check-modules.mjs)"; then :; else
 fi
 
 # --- build: each step only when its sources are not those of its last success
-# prints NAME SUFFIXES PATHS...: names, times and sizes of the sources, so that a deleted or an older
-# file counts, too.
+# prints NAME SUFFIXES PATHS...: names, times and sizes of the sources, so that a deleted or an
+# older file counts, too.
 prints() {
   local names=(-false) suffix
   for suffix in $2; do names+=(-o -name "*.$suffix"); done
