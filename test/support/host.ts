@@ -1,5 +1,5 @@
 /** What this host can do; tests that need more are skipped with the reason in their name. */
-import { accessSync, constants, existsSync } from 'node:fs';
+import { accessSync, constants, existsSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 
 export const isRoot = process.getuid?.() === 0;
@@ -29,4 +29,12 @@ export function missing(...needs: Array<'root' | 'fuse' | 'loop' | string>): str
     } else if (findProgram(need) === undefined) return `needs ${need}`;
   }
   return undefined;
+}
+
+/** Folder of Debian's newest PostgreSQL server programs; undefined if none is installed. */
+export function postgresPrograms(): string | undefined {
+  const root = '/usr/lib/postgresql';
+  const versions = existsSync(root) ? readdirSync(root).sort((a, b) => Number(b) - Number(a)) : [];
+  const bin = versions.map((v) => path.join(root, v, 'bin')).find((d) => existsSync(`${d}/initdb`));
+  return bin;
 }

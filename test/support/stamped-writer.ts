@@ -92,7 +92,10 @@ export class StampedWriter {
     const first = Math.floor(this.#random() * span);
     const count = Math.min(1 + Math.floor(this.#random() ** 3 * 64), total - first);
     const blocks = Array.from({ length: count }, (_, n) => first + n);
-    if (blocks.some((b) => this.#busy.has(b))) return;
+    if (blocks.some((b) => this.#busy.has(b))) {
+      await new Promise(setImmediate);
+      return;
+    }
     this.#issued += 1;
     const id = this.#issued;
     for (const block of blocks) {
