@@ -1,0 +1,176 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { engineStatus, type StatusClient } from '../../cli/engine-status.js';
+import { createProgram, main } from '../../cli/main.js';
+import { renderReplicas } from '../../cli/replica-command.js';
+import { describeError } from '../../cli/report.js';
+import { renderVolume } from '../../cli/volume-command.js';
+import { ERROR_CODES, StorageError } from '../../common/errors.js';
+import type { EngineStatus } from '../../proto/control.js';
+
+let stdout = '';
+let stderr = '';
+
+beforeEach(() => {
+  stdout = '';
+  stderr = '';
+  vi.spyOn(process.stdout, 'write').mockImplementation((text) => {
+    stdout += text;
+    return true;
+  });
+  vi.spyOn(process.stderr, 'write').mockImplementation((text) => {
+    stderr += text;
+    return true;
+  });
+});
+afterEach(() => vi.restoreAllMocks());
+
+describe('aurochs: exit codes and errors', () => {
+  it.each([
+    [['--help'], 0],
+    [['--version'], 0],
+    [['up', '--help'], 0],
+    [['help', 'doctor'], 0],
+    [[], 2],
+    [['volume'], 2],
+    [['nonsense'], 2],
+    [['volume', 'nonsense'], 2],
+    [['doctor', '--nonsense'], 2],
+    [['doctor', '-o', 'yaml'], 2],
+    [['up'], 2],
+    [['up', '--data', '/tmp/x', '--size', '10GB'], 2],
+    [['up', '--data', '/tmp/x', '--size', '0'], 2],
+    [['up', '--data', '/tmp/x', '--nodes', '0'], 2],
+    [['up', '--data', '/tmp/x', '--volume', '../etc'], 2],
+    [['volume', 'show', 'demo'], 2],
+    [['volume', 'show', 'Demo'], 2],
+    [['replica', 'ls', '--engine', 'unix:/x'], 2],
+    [['bench', 'http://x'], 2],
+  ])('%j ends with %i', async (argv, exitCode) => {
+    expect(await main(argv)).toBe(exitCode);
+    if (exitCode === 0) expect([stdout === '', stderr]).toEqual([false, '']);
+    else expect(stderr).not.toBe('');
+    if (exitCode === 2 && argv.length > 1) expect(stderr).toMatch(/^error INVALID_ARGUMENT: .+\n/);
+  });
+
+  it('prints the error as JSON with -o json', async () => {
+    expect(await main(['volume', 'show', 'demo', '-o', 'json'])).toBe(2);
+    expect(JSON.parse(stderr)).toMatchObject({
+      error: { code: 'INVALID_ARGUMENT', exitCode: 2, hint: expect.stringContaining('--engine') },
+    });
+    expect(stdout).toBe('');
+  });
+
+  it('shows examples in the help of every command that does something', () => {
+    const program = createProgram(() => undefined);
+    const leaves = program.commands.flatMap((one) =>
+      one.commands.length > 0 ? one.commands : [one],
+    );
+    for (const command of leaves.filter((one) => one.name() !== 'engine')) {
+      stdout = '';
+      command.outputHelp();
+      expect(stdout, command.name()).toMatch(/Examples?:\n/);
+      expect(stdout, command.name()).toContain('--output <format>');
+    }
+  });
+
+  it.each(Object.entries(ERROR_CODES))('%s maps to its exit code', (code, { exit }) => {
+    const error = new StorageError(code as keyof typeof ERROR_CODES, 'it failed', { hint: 'try' });
+    const described = describeError(error, { json: false });
+    expect(described.exitCode).toBe(exit);
+    expect(described.text.split('\n').slice(0, 2)).toEqual([
+      `error ${code}: it failed`,
+      'hint: try',
+    ]);
+  });
+
+  it('shows the stack of a programmer error, and ends with 1', () => {
+    const { text, exitCode } = describeError(new TypeError('oops'), { json: false });
+    expect(exitCode).toBe(1);
+    expect(text).toMatch(/^error INTERNAL: unexpected: oops\nTypeError: oops\n {4}at /);
+  });
+});
+
+describe('aurochs up: a folder made otherwise', () => {
+  it('is refused with CONFLICT before anything starts', async () => {
+    const dir = await mkdtemp(path.join(tmpdir(), 'aurochs-main-'));
+    try {
+      const { mergeConfig, writeConfig } = await import('../../cli/up-config.js');
+      await writeConfig(dir, mergeConfig(undefined, { nodes: 2 }));
+      expect(await main(['up', '--data', dir, '--nodes', '3'])).toBe(4);
+      expect(stderr).toMatch(/^error CONFLICT: .*--nodes 2, not 3/);
+    } finally {
+      await rm(dir, { recursive: true });
+    }
+  });
+});
+
+const status: EngineStatus = {
+  volume: 'demo',
+  sizeBytes: 1024 ** 3,
+  epoch: 7,
+  generation: 3,
+  state: 'degraded',
+  reason: 'one copy is excluded',
+  engineId: 'e-1',
+  uris: ['nbd+unix:///demo?socket=/s'],
+  replicas: [
+    {
+      replicaId: 'r-1',
+      address: 'unix:/a',
+      state: 'in-sync',
+      reason: '',
+      allocatedBytes: 1024 ** 2,
+      readLatencyMs: 0.123,
+      writeLatencyMs: 1,
+      inFlight: 4,
+      local: true,
+    },
+    {
+      replicaId: 'r-2',
+      address: '10.0.0.2:9501',
+      state: 'failed',
+      reason: 'connection lost',
+      allocatedBytes: 0,
+      readLatencyMs: 0,
+      writeLatencyMs: 0,
+      inFlight: 0,
+      local: false,
+    },
+  ],
+};
+
+describe('volume show and replica ls', () => {
+  let closed = 0;
+  const connect = (): StatusClient => ({
+    status: async () => status,
+    close: () => {
+      closed += 1;
+    },
+  });
+
+  it('ask the engine and close the connection', async () => {
+    closed = 0;
+    expect(await engineStatus('demo', { engine: 'unix:/x', connect })).toBe(status);
+    expect(closed).toBe(1);
+  });
+
+  it('refuse an engine that serves another volume, and close', async () => {
+    closed = 0;
+    await expect(engineStatus('pg', { engine: 'unix:/x', connect })).rejects.toMatchObject({
+      code: 'NOT_FOUND',
+    });
+    expect(closed).toBe(1);
+  });
+
+  it('show what matters', () => {
+    expect(renderVolume(status)).toMatch(/state +degraded: one copy is excluded/);
+    expect(renderVolume(status)).toMatch(/copies +1 of 2 in sync/);
+    const lines = renderReplicas(status.replicas).split('\n');
+    expect(lines).toHaveLength(3);
+    expect(lines[1]).toMatch(/^r-1 +in-sync +1MiB +0\.12ms +1\.00ms +4 +unix:\/a \(local\)$/);
+    expect(lines[2]).toMatch(/^r-2 +failed: connection lost +0B/);
+  });
+});
