@@ -4,6 +4,7 @@ import { Counter, Gauge, latencyHistogram, type Registry } from '../common/metri
 export interface EngineCounters {
   readonly registry: Registry;
   readonly badCopies: Counter<'volume' | 'replica' | 'code'>;
+  readonly repairs: Counter<'volume' | 'replica'>;
   readonly replicaFailures: Counter<'volume' | 'replica'>;
 }
 
@@ -22,6 +23,12 @@ export function createEngineCounters(registry: Registry): EngineCounters {
       name: 'aurochs_engine_bad_copies_total',
       help: 'Reads that one replica could not serve and another had to.',
       labelNames: ['volume', 'replica', 'code'],
+      registers: [registry],
+    }),
+    repairs: new Counter({
+      name: 'aurochs_engine_repaired_blocks_total',
+      help: 'Blocks of a replica that were rewritten from a good copy.',
+      labelNames: ['volume', 'replica'],
       registers: [registry],
     }),
     replicaFailures: new Counter({

@@ -8,6 +8,7 @@ import { networkInterfaces } from 'node:os';
 import type { BufferPool } from '../common/block-device.js';
 import type { Clock, Timer } from '../common/clock.js';
 import { StorageError } from '../common/errors.js';
+import { Gate } from '../common/gate.js';
 import type { Logger } from '../common/log.js';
 import type { Registry } from '../common/metrics.js';
 import { MIB } from '../common/units.js';
@@ -15,6 +16,7 @@ import { crc32cBlocks, crc32cVerify, createBufferPool } from '../native/index.js
 import type { EngineReplicaStatus, EngineStatus } from '../proto/control.js';
 import { PROTOCOL_VERSION } from '../proto/io-codec.js';
 import { connectIo } from '../proto/transport.js';
+import { BlockRepair } from './core/block-repair.js';
 import { DirtyTracker } from './core/dirty-tracker.js';
 import { Fanout } from './core/fanout.js';
 import { MapReader } from './core/map-reader.js';
@@ -80,6 +82,8 @@ export class Engine {
   readonly #tracker = new DirtyTracker();
   #fanout!: Fanout;
   #cleaner!: RegionCleaner;
+  #repair!: BlockRepair;
+  readonly #background = new Gate('background work');
   #nextId = 0;
   #ticker: Timer | undefined;
   /** From the first record of this tenure on: before it a lost member ends the start, it is not excluded. Its exclusion would
@@ -154,6 +158,14 @@ export class Engine {
       clock,
       verifyBlocks: crc32cVerify,
       onBadCopy: (link, error, offsetBytes) => this.#onBadCopy(link, error, offsetBytes),
+    });
+    this.#repair = new BlockRepair({
+      lock,
+      reads,
+      gate: this.#background,
+      log,
+      onTouched: (offset, length) => this.#tracker.touch(offset, length, clock.nowMs()),
+      onRepaired: (link) => this.#counters.repairs.inc({ volume: name, replica: link.replicaId }),
     });
     const maps = new MapReader(reads, clock, () => this.#links.length);
     this.#fanout = fanout;
@@ -276,6 +288,10 @@ export class Engine {
     this.#counters.badCopies.inc({ volume, replica: link.replicaId, code: error.code });
     const facts = { volume, replica: link.replicaId, code: error.code, offsetBytes };
     this.#environment.log.warn(facts, `bad copy: ${error.message}`);
+    const damaged = error.code === 'CORRUPT_BLOCK' || error.code === 'IO_ERROR';
+    if (damaged && link.broken === undefined) {
+      this.#repair.add(link, error.details.offsetBytes ?? offsetBytes);
+    }
   }
 
   #tick(): void {
@@ -326,6 +342,7 @@ export class Engine {
   async stop(): Promise<void> {
     await this.volume.close();
     await this.#cleaner.stop();
+    await this.#background.close();
     try {
       if (!this.#set.faulted) {
         await this.#cleaner.clean(0);

@@ -86,7 +86,7 @@ export async function runEngine(
       closers.unshift(() => control.close());
     }
     if (options.metrics !== undefined) {
-      const endpoint = await serveMetrics({ registry, address: options.metrics, log });
+      const endpoint = await serveMetrics({ registry, listen: options.metrics });
       closers.unshift(() => endpoint.close());
     }
     process.stdout.write(`ready ${nbd.uri}\n`);

@@ -56,7 +56,10 @@ class ReadPiece implements PendingOp {
     link.noteRead(this.sentMs);
     if (reply.status !== 0) {
       const code = codeOfStatus(reply.status) ?? 'INTERNAL';
-      this.path.badCopy(this, link, new StorageError(code, reply.detail || `read: ${code}`));
+      const at = code === 'CORRUPT_BLOCK' ? reply.badBlock * BLOCK_SIZE : 0;
+      const details = { replica: link.replicaId, offsetBytes: this.offsetBytes + at };
+      const error = new StorageError(code, reply.detail || `read: ${code}`, details);
+      this.path.badCopy(this, link, error);
       return;
     }
     const length = reply.payloadEnd - reply.payloadStart;
@@ -143,6 +146,18 @@ export class ReadPath {
       offsetBytes: piece.offsetBytes,
       lengthBytes: piece.lengthBytes,
     });
+  }
+
+  /** One piece from any copy but `avoid`'s: what a repair writes. @throws as `read` */
+  async readFromOthers(
+    avoid: ReplicaLink,
+    offsetBytes: number,
+    lengthBytes: number,
+  ): Promise<ReadResult> {
+    const piece = new ReadPiece(this, offsetBytes, lengthBytes);
+    piece.tried = 1 << avoid.index;
+    await this.#start(piece);
+    return { chunks: piece.chunks, release: () => piece.message?.release() };
   }
 
   /** This copy did not serve: remember why, ask the next one. */

@@ -1,4 +1,3 @@
-import { createRequire } from 'node:module';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { SystemClock } from '../../../common/clock.js';
@@ -19,7 +18,6 @@ import { crc32cBlocks, crc32cVerify } from '../../../native/index.js';
 import { IO_FLAG, IO_OP } from '../../../proto/io-codec.js';
 import { FakeReplica } from '../../support/fake-replica.js';
 
-createRequire(import.meta.url);
 const clock = new SystemClock();
 const SIZE = 4 * MIB;
 
