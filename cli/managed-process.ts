@@ -56,6 +56,7 @@ export class ManagedProcess {
   #logStart = 0;
   /** the run loop: settles when the process is gone for good */
   #finished: Promise<void> | undefined;
+  #stopped: Promise<boolean> | undefined;
 
   constructor(
     readonly spec: ProcessSpec,
@@ -85,7 +86,7 @@ export class ManagedProcess {
     const rest = await ready;
     if (rest !== undefined) return rest;
     const silent = this.#child !== undefined;
-    const lastWords = await this.#lastWords();
+    const lastWords = await this.lastError();
     await this.stop(0);
     if (lastWords !== undefined) throw lastWords;
     const what = silent ? `was not ready after ${readyTimeoutMs} ms` : 'ended while starting';
@@ -113,10 +114,26 @@ export class ManagedProcess {
     });
   }
 
-  /** SIGTERM, SIGKILL after the deadline; resolves when the process is gone, and no restart
-   *  follows. Idempotent.
+  /** SIGTERM once (daemons take a second one for impatience), SIGKILL after the deadline; resolves
+   *  when the process is gone, and no restart follows. Idempotent: the first deadline counts.
    *  @returns false if it had to be killed */
-  async stop(deadlineMs: number): Promise<boolean> {
+  stop(deadlineMs: number): Promise<boolean> {
+    this.#stopped ??= this.#stop(deadlineMs);
+    return this.#stopped;
+  }
+
+  /** The last `error CODE: …` that the present life wrote to its log, undefined if none. */
+  async lastError(): Promise<StorageError | undefined> {
+    const tail = await readTail(this.spec.logFile, this.#logStart);
+    const last = tail.slice(tail.lastIndexOf('\nerror ') + 1);
+    const [, code, message, hint] = /^error ([A-Z_]+): (.*)(?:\nhint: (.*))?/.exec(last) ?? [];
+    if (code === undefined || !isErrorCode(code)) return undefined;
+    return new StorageError(code, `${this.spec.name}: ${message}`, {
+      hint: hint ?? `see ${this.spec.logFile}`,
+    });
+  }
+
+  async #stop(deadlineMs: number): Promise<boolean> {
     this.#abort.abort(new StorageError('CLOSED', `${this.spec.name} is being stopped`));
     this.#child?.kill('SIGTERM');
     let inTime = true;
@@ -186,16 +203,6 @@ export class ManagedProcess {
       this.#wasReady = true;
     }
     for (const waiter of this.#waiters.filter((one) => one.word === word)) waiter.settle(rest);
-  }
-
-  async #lastWords(): Promise<StorageError | undefined> {
-    const tail = await readTail(this.spec.logFile, this.#logStart);
-    const last = tail.slice(tail.lastIndexOf('\nerror ') + 1);
-    const [, code, message, hint] = /^error ([A-Z_]+): (.*)(?:\nhint: (.*))?/.exec(last) ?? [];
-    if (code === undefined || !isErrorCode(code)) return undefined;
-    return new StorageError(code, `${this.spec.name}: ${message}`, {
-      hint: hint ?? `see ${this.spec.logFile}`,
-    });
   }
 }
 

@@ -11,7 +11,7 @@ import { noDeviceReason } from './device-support.js';
 import { findInstallation } from './installation.js';
 import { countArgument, nameArgument, outputOption, sizeArgument } from './options.js';
 import { createOutput, type Output, type OutputFormat } from './report.js';
-import { Up, type UpState } from './up.js';
+import { Up, type UpOptions, type UpState } from './up.js';
 import { mergeConfig, NODES_MAX, readConfig, type UpConfig, writeConfig } from './up-config.js';
 
 interface UpFlags {
@@ -94,17 +94,17 @@ async function configure(dataDir: string, flags: UpFlags): Promise<UpConfig> {
 }
 
 /** `--device` insists; `--demo` takes what the host offers and says why not. */
-async function wantsDevice(flags: UpFlags, output: Output): Promise<boolean> {
-  if (flags.device !== true && flags.demo !== true) return false;
+async function wantsDevice(flags: UpFlags, output: Output): Promise<UpOptions['device']> {
+  if (flags.device !== true && flags.demo !== true) return 'no';
   const reason = await noDeviceReason();
-  if (reason === undefined) return true;
+  if (reason === undefined) return flags.device === true ? 'require' : 'try';
   if (flags.device === true) {
     throw new StorageError('UNSUPPORTED', `no block device: ${reason}`, {
       hint: 'aurochs doctor tells what this host offers',
     });
   }
   output.note(`no block device: ${reason}; the NBD socket works all the same`);
-  return false;
+  return 'no';
 }
 
 /** SIGINT and SIGTERM stop once, in order; further signals change nothing, the stop has its own

@@ -27,7 +27,8 @@ export interface UpOptions {
   readonly config: UpConfig;
   /** argv prefix that runs `aurochs` */
   readonly program: readonly string[];
-  readonly device: boolean;
+  /** try: without a device if none can be made; require: that is an error */
+  readonly device: 'no' | 'try' | 'require';
   readonly clock: Clock;
   /** what happens, for people */
   readonly note: (text: string) => void;
@@ -154,8 +155,27 @@ export class Up {
   }
 
   async #startEngine(nodes: readonly UpNode[]): Promise<string> {
-    const { config, device, note } = this.#options;
-    const { volume, sizeBytes } = config;
+    const { device, note } = this.#options;
+    if (device === 'no') return (await this.#launchEngine(nodes, false)).uri;
+    const { engine, uri } = await this.#launchEngine(nodes, true);
+    this.#device = await engine.waitLine('device', DEVICE_READY_MS);
+    if (this.#device !== undefined) return uri;
+    const error =
+      (await engine.lastError()) ??
+      new StorageError('DEADLINE', `no block device after ${DEVICE_READY_MS} ms`, {
+        hint: `see ${engine.spec.logFile}`,
+      });
+    if (device === 'require' || this.#stopping) throw error;
+    note(`no block device: ${error.message}; serving without`);
+    await engine.stop(ENGINE_STOP_MS);
+    return (await this.#launchEngine(nodes, false)).uri;
+  }
+
+  async #launchEngine(
+    nodes: readonly UpNode[],
+    device: boolean,
+  ): Promise<{ engine: ManagedProcess; uri: string }> {
+    const { volume, sizeBytes } = this.#options.config;
     const argv = ['engine', '--volume', volume, '--size', String(sizeBytes)];
     for (const node of nodes) argv.push('--replica', node.address);
     argv.push('--nbd', `unix:${this.#path(`${volume}.nbd.sock`)}`);
@@ -167,12 +187,7 @@ export class Up {
       back: 'serving again',
     });
     this.#engine = engine;
-    const uri = await engine.start(ENGINE_READY_MS);
-    if (device) {
-      this.#device = await engine.waitLine('device', DEVICE_READY_MS);
-      if (this.#device === undefined) note(`no block device yet: see ${engine.spec.logFile}`);
-    }
-    return uri;
+    return { engine, uri: await engine.start(ENGINE_READY_MS) };
   }
 
   #process(

@@ -2,6 +2,7 @@
 // what happens to $FAKE_LOG, and behaves as $FAKE_SCRIPT says: a JSON object from role to a list of
 //   words, one per life. ok        ready, ends with 0 on SIGTERM       deaf     ready, ignores
 //   SIGTERM fail      prints an error, exit status 4      die      ready, then exit status 1
+//   nodevice  ready, then an error, exit status 1
 //   silent    neither ready nor ends              device   as ok, with a device line
 import { appendFileSync, existsSync, readFileSync } from 'node:fs';
 
@@ -25,7 +26,7 @@ note('start');
 process.on('SIGTERM', () => {
   if (word === 'deaf') return;
   note('stop');
-  process.exit(0);
+  setImmediate(() => process.exit(0));
 });
 if (word === 'fail') {
   process.stderr.write('error DISK_LOCKED: disk is in use\nhint: stop the other one\n');
@@ -36,5 +37,9 @@ if (word !== 'silent') {
   note('ready');
 }
 if (word === 'device') process.stdout.write('device /dev/loop77\n');
+if (word === 'nodevice') {
+  process.stderr.write('error UNSUPPORTED: no fuse here\n');
+  process.exit(1);
+}
 if (word === 'die') process.exit(1);
 setInterval(() => undefined, 1 << 30);

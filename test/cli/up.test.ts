@@ -3,7 +3,7 @@ import { mkdir, readdir, readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { writePidFile } from '../../cli/pid-file.js';
-import { Up } from '../../cli/up.js';
+import { Up, type UpOptions } from '../../cli/up.js';
 import { mergeConfig } from '../../cli/up-config.js';
 import { FakeInstallation, HastyClock, Notes } from './fake-installation.js';
 
@@ -25,7 +25,10 @@ afterEach(async () => {
   await fake.remove();
 });
 
-function createUp(script: Record<string, readonly string[]> = {}, device = false): Up {
+function createUp(
+  script: Record<string, readonly string[]> = {},
+  device: UpOptions['device'] = 'no',
+): Up {
   const up = new Up({
     dataDir,
     config: mergeConfig(undefined, {}),
@@ -101,15 +104,34 @@ describe('aurochs up', () => {
     expect(await pidIn('node1.replica.pid')).toBe(replica);
   });
 
-  it('tells the device of the engine', async () => {
-    const state = await createUp({ engine: ['device'] }, true).start();
+  it.each(['try', 'require'] as const)('tells the device of the engine (%s)', async (device) => {
+    const state = await createUp({ engine: ['device'] }, device).start();
     expect(state.device).toBe('/dev/loop77');
   });
 
-  it('goes on without a device that does not come', async () => {
-    const up = createUp({ engine: ['ok'] }, true);
-    expect((await up.start()).device).toBeUndefined();
-    expect(notes.all.join('\n')).toMatch(/no block device yet/);
+  it.each(['ok', 'nodevice'])('serves without a device that does not come (%s)', async (life) => {
+    const up = createUp({ engine: [life, 'ok'] }, 'try');
+    expect(await up.start()).toMatchObject({
+      device: undefined,
+      uri: 'nbd+unix:///demo?socket=/s',
+    });
+    expect(notes.all.join('\n')).toMatch(/no block device: .*; serving without/);
+    expect((await fake.record()).filter((line) => line === 'start engine')).toHaveLength(2);
+  });
+
+  it('a device that is required and cannot be made ends the start', async () => {
+    const up = createUp({ engine: ['nodevice'] }, 'require');
+    await expect(up.start()).rejects.toMatchObject({ code: 'UNSUPPORTED' });
+    expect(await readdir(path.join(dataDir, 'run'))).toEqual([]);
+  });
+
+  it('sends one SIGTERM only, however often it is stopped: a second would cut the drain', async () => {
+    const up = createUp();
+    await up.start();
+    await Promise.all([up.stop(), up.stop()]);
+    await up.stop();
+    const stops = (await fake.record()).filter((line) => line.startsWith('stop'));
+    expect(stops).toHaveLength(4);
   });
 
   it('a replica that cannot start stops everything, with its own error', async () => {
