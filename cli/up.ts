@@ -15,8 +15,10 @@ import type { UpConfig } from './up-config.js';
 
 const REPLICA_READY_MS = 60_000;
 const ENGINE_READY_MS = 120_000;
-const DEVICE_READY_MS = 20_000;
-const ENGINE_STOP_MS = 60_000;
+/** Longer than the engine gives the attach. */
+const DEVICE_READY_MS = 40_000;
+/** Longer than the engine gives the device to write what it still holds. */
+const ENGINE_STOP_MS = 170_000;
 const REPLICA_STOP_MS = 30_000;
 /** Longest path of a unix socket: sun_path of unix(7) holds 108 bytes with its terminator. */
 const SOCKET_PATH_BYTES_MAX = 107;
