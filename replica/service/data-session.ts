@@ -82,7 +82,6 @@ export class DataSession implements MessageStreamHandlers, IoBatchVisitor {
   #window: InFlightWindow | undefined;
   #message: IncomingMessage | undefined;
   #arrivedMs = 0;
-  #lastId = 0;
   /** received and not answered */
   #requests = 0;
   #payloadBytes = 0;
@@ -196,10 +195,6 @@ export class DataSession implements MessageStreamHandlers, IoBatchVisitor {
   onRequest(view: IoRequestView): void {
     const context = this.#context;
     if (this.#state !== 'serving' || context === undefined) return;
-    if (view.id <= this.#lastId) {
-      throw protocolError(`request id ${view.id} after ${this.#lastId}`);
-    }
-    this.#lastId = view.id;
     const request = this.#free.pop() ?? new RunningRequest(context);
     request.fill(view, this.#arrivedMs);
     this.#requests += 1;

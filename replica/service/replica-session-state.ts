@@ -37,11 +37,11 @@ const ENGINE_ID = /^[\x21-\x7e]{1,128}$/;
 export class ReplicaSessionState {
   readonly #subject: { readonly volume: string; readonly replica: string };
   #floor: number;
-  /** engine that the floor belongs to, where known */
+  /** engine that the floor belongs to; undefined: a replica created in that epoch and not opened yet */
   #floorEngine: string | undefined;
   #opened: Tenure | undefined;
 
-  /** @param persisted what the replica's record says: highest epoch, and its engine (empty: not known) */
+  /** @param persisted what the replica's record says: highest epoch, and its engine ('': created, never opened) */
   constructor(
     readonly volume: string,
     readonly replicaId: string,
@@ -66,11 +66,11 @@ export class ReplicaSessionState {
   claim(tenure: Tenure): 'reopen' | 'claim' {
     checkTenure(tenure);
     if (tenure.epoch < this.#floor) throw this.#stale(`open with epoch ${tenure.epoch}`);
-    if (tenure.epoch === this.#floor && this.#floorEngine !== tenure.engineId) {
-      const held = this.#floorEngine ?? 'an engine that is not known';
+    const holder = tenure.epoch === this.#floor ? this.#floorEngine : undefined;
+    if (holder !== undefined && holder !== tenure.engineId) {
       throw new StorageError(
         'STALE_EPOCH',
-        `epoch ${tenure.epoch} of ${this.#name} is held by ${held}`,
+        `epoch ${tenure.epoch} of ${this.#name} is held by engine ${holder}`,
         { ...this.#subject, epoch: this.#floor, hint: 'start the engine with a higher epoch' },
       );
     }

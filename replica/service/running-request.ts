@@ -131,7 +131,8 @@ export class RunningRequest implements IoRequestView {
 
   #read(): void {
     const { store } = this.#context;
-    store.read(this.offsetBytes, this.lengthBytes).then(this.#onRead, this.#onFailed);
+    const options = (this.flags & IO_FLAG.RAW) !== 0 ? RAW : undefined;
+    store.read(this.offsetBytes, this.lengthBytes, options).then(this.#onRead, this.#onFailed);
   }
 
   /** D2: a FUA change is answered after a flush that began after the change was done. */
@@ -192,6 +193,7 @@ export class RunningRequest implements IoRequestView {
 }
 
 const NO_BYTES = Buffer.alloc(0);
+const RAW = { raw: true } as const;
 
 function replyError(error: StorageError): { badBlock?: number; detail: string } {
   const badBlock = error.details['badBlock'];

@@ -69,10 +69,11 @@ describe('who may open a replica (P4, R5)', () => {
     expect(state.claim({ epoch: 5, engineId: 'a' })).toBe('claim');
   });
 
-  it('an epoch whose engine is not known is nobody’s', () => {
+  it('a replica created in an epoch belongs to the first engine that opens it with that epoch', () => {
     const state = new ReplicaSessionState('v1', 'r1', { epoch: 5, engineId: '' });
-    expect(codeOf(() => state.claim({ epoch: 5, engineId: 'a' }))).toBe('STALE_EPOCH');
-    expect(codeOf(() => state.claim({ epoch: 6, engineId: 'a' }))).toBe('OK');
+    expect(codeOf(() => state.claim({ epoch: 4, engineId: 'a' }))).toBe('STALE_EPOCH');
+    expect(codeOf(() => state.claim({ epoch: 5, engineId: 'a' }))).toBe('OK');
+    expect(codeOf(() => state.claim({ epoch: 5, engineId: 'b' }))).toBe('STALE_EPOCH');
   });
 
   it('R5 property: never two tenures of one epoch, never an older one after a newer', () => {

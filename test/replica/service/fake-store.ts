@@ -1,0 +1,136 @@
+/** A ReplicaStore in memory whose operations can be held back, and that notes what was called. */
+import type { AlignedBuffer, BufferPool } from '../../../common/block-device.js';
+import { StorageError } from '../../../common/errors.js';
+import { BLOCK_SIZE } from '../../../common/units.js';
+import { crc32cBlocks, ZERO_BLOCK_CRC } from '../../../native/index.js';
+import type { MapRun, ReplicaStore, StoredRead } from '../../../replica/replica-store.js';
+
+export class FakeStore implements ReplicaStore {
+  failedReason: string | undefined;
+  readonly calls: string[] = [];
+  /** the next call of that name throws this */
+  readonly errors = new Map<string, StorageError>();
+  /** while true, calls do not settle until `letGo` */
+  holds = false;
+  readonly dirty = new Set<number>();
+  readonly #blocks = new Map<number, Buffer>();
+  readonly #waiting: Array<() => void> = [];
+
+  constructor(
+    readonly volume: string,
+    readonly replicaId: string,
+    readonly sizeBytes: number,
+    readonly pool: BufferPool,
+  ) {}
+
+  get allocatedBytes(): number {
+    return this.#blocks.size * BLOCK_SIZE;
+  }
+
+  get waiting(): number {
+    return this.#waiting.length;
+  }
+
+  /** Settles what is held back, in the given order (default: as called). */
+  letGo(count = this.#waiting.length): void {
+    for (const go of this.#waiting.splice(0, count)) go();
+  }
+
+  peek(block: number): Buffer | undefined {
+    return this.#blocks.get(block);
+  }
+
+  async read(offsetBytes: number, lengthBytes: number): Promise<StoredRead> {
+    await this.#enter('read', offsetBytes, lengthBytes);
+    const checksums = Buffer.alloc((lengthBytes / BLOCK_SIZE) * 4);
+    const first = offsetBytes / BLOCK_SIZE;
+    const count = lengthBytes / BLOCK_SIZE;
+    const held = Array.from({ length: count }, (_, i) => this.#blocks.get(first + i));
+    if (held.every((block) => block === undefined)) {
+      for (let i = 0; i < count; i++) checksums.writeUInt32LE(ZERO_BLOCK_CRC, i * 4);
+      return { data: undefined, checksums };
+    }
+    const data = this.pool.acquire(lengthBytes);
+    for (const [i, block] of held.entries()) {
+      if (block === undefined) data.bytes.fill(0, i * BLOCK_SIZE, (i + 1) * BLOCK_SIZE);
+      else block.copy(data.bytes, i * BLOCK_SIZE);
+    }
+    crc32cBlocks(data.bytes, 0, lengthBytes, checksums, 0);
+    return { data, checksums };
+  }
+
+  async write(offsetBytes: number, data: AlignedBuffer, checksums: Buffer): Promise<void> {
+    const copy = Buffer.from(checksums);
+    try {
+      await this.#enter('write', offsetBytes, data.bytes.length);
+      for (let at = 0; at < data.bytes.length; at += BLOCK_SIZE) {
+        const block = Buffer.from(data.bytes.subarray(at, at + BLOCK_SIZE));
+        this.#blocks.set((offsetBytes + at) / BLOCK_SIZE, block);
+      }
+      const own = Buffer.alloc(copy.length);
+      crc32cBlocks(data.bytes, 0, data.bytes.length, own, 0);
+      if (!own.equals(copy)) throw new Error('the store was given wrong checksums');
+    } finally {
+      data.release();
+    }
+  }
+
+  async trim(offsetBytes: number, lengthBytes: number): Promise<void> {
+    await this.#enter('trim', offsetBytes, lengthBytes);
+    for (let at = 0; at < lengthBytes; at += BLOCK_SIZE) {
+      this.#blocks.delete((offsetBytes + at) / BLOCK_SIZE);
+    }
+  }
+
+  async writeZeroes(
+    offsetBytes: number,
+    lengthBytes: number,
+    options: { noHole: boolean },
+  ): Promise<void> {
+    await this.#enter(options.noHole ? 'zero no-hole' : 'zero', offsetBytes, lengthBytes);
+    for (let at = 0; at < lengthBytes; at += BLOCK_SIZE) {
+      const block = (offsetBytes + at) / BLOCK_SIZE;
+      if (options.noHole) this.#blocks.set(block, Buffer.alloc(BLOCK_SIZE));
+      else this.#blocks.delete(block);
+    }
+  }
+
+  async flush(): Promise<void> {
+    await this.#enter('flush', 0, 0);
+  }
+
+  async map(offsetBytes: number, lengthBytes: number, runsMax: number): Promise<MapRun[]> {
+    await this.#enter('map', offsetBytes, lengthBytes);
+    const runs: Array<{ blocks: number; hole: boolean }> = [];
+    for (let at = 0; at < lengthBytes; at += BLOCK_SIZE) {
+      const hole = !this.#blocks.has((offsetBytes + at) / BLOCK_SIZE);
+      const last = runs.at(-1);
+      if (last?.hole === hole) last.blocks += 1;
+      else if (runs.length < runsMax) runs.push({ blocks: 1, hole });
+      else break;
+    }
+    return runs;
+  }
+
+  async clean(regionNumber: number, tag: { epoch: number; counter: number }): Promise<void> {
+    await this.#enter(`clean ${tag.epoch}:${tag.counter}`, regionNumber, 0);
+    this.dirty.delete(regionNumber);
+  }
+
+  dirtyRegions(): number[] {
+    return [...this.dirty].sort((a, b) => a - b);
+  }
+
+  async #enter(name: string, offsetBytes: number, lengthBytes: number): Promise<void> {
+    this.calls.push(
+      lengthBytes === 0 ? `${name} ${offsetBytes}` : `${name} ${offsetBytes}+${lengthBytes}`,
+    );
+    if (this.holds) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    const error = this.errors.get(name);
+    this.errors.delete(name);
+    if (error !== undefined) throw error;
+    if (this.failedReason !== undefined) {
+      throw new StorageError('REPLICA_FAILED', this.failedReason);
+    }
+  }
+}
