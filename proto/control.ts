@@ -1,18 +1,20 @@
 /**
  * Control calls: ordinary unary gRPC, typed, checked at the edge, errors as StorageError with the same code on both sides.
+ *
+ * Clients and services are thin: the tables of rpcs are in `control/methods.ts`, every check in `control/convert.ts`.
  */
-import type { ServiceDefinition, UntypedServiceImplementation } from '@grpc/grpc-js';
+import {
+  type ControlCallOptions,
+  type ControlClientOptions,
+  UnaryClient,
+} from './control/client.js';
 import type * as m from './control/messages.js';
-import type { TransportTls } from './transport/tls.js';
+import { ENGINE_METHODS, REPLICA_METHODS } from './control/methods.js';
+import { type ControlCall, type ControlService, ControlServiceBuilder } from './control/service.js';
 
+export type { ControlCallOptions, ControlClientOptions } from './control/client.js';
 export type * from './control/messages.js';
-
-/** What a handler may know of its caller. */
-export interface ControlCall {
-  readonly peer: string;
-  /** Aborted when the caller went away or its deadline passed. */
-  readonly signal: AbortSignal;
-}
+export type { ControlCall, ControlService } from './control/service.js';
 
 type Handler<Request, Reply> = (request: Request, call: ControlCall) => Promise<Reply>;
 
@@ -30,77 +32,98 @@ export interface EngineControlHandlers {
   stop: Handler<m.EngineStopRequest, m.EngineStopReply>;
 }
 
-/** A service for `listenTransport`. */
-export interface ControlService {
-  readonly definition: ServiceDefinition;
-  readonly implementation: UntypedServiceImplementation;
+/** ReplicaControl as a service for `listenTransport`. The handlers object keeps its `this`. */
+export function replicaControlService(handlers: ReplicaControlHandlers): ControlService {
+  const rpc = REPLICA_METHODS;
+  return new ControlServiceBuilder()
+    .add(rpc.identify, (request, call) => handlers.identify(request, call))
+    .add(rpc.createReplica, (request, call) => handlers.createReplica(request, call))
+    .add(rpc.openReplica, (request, call) => handlers.openReplica(request, call))
+    .add(rpc.setMembership, (request, call) => handlers.setMembership(request, call))
+    .add(rpc.deleteReplica, (request, call) => handlers.deleteReplica(request, call))
+    .build();
 }
 
-export interface ControlClientOptions {
-  /** `host:port` or `unix:/path` */
-  readonly address: string;
-  readonly tls?: TransportTls | undefined;
-  /** default 10 s */
-  readonly deadlineMs?: number | undefined;
+/** EngineControl as a service for `listenTransport`. */
+export function engineControlService(handlers: EngineControlHandlers): ControlService {
+  return new ControlServiceBuilder()
+    .add(ENGINE_METHODS.status, (request, call) => handlers.status(request, call))
+    .add(ENGINE_METHODS.stop, (request, call) => handlers.stop(request, call))
+    .build();
 }
 
-export interface ControlCallOptions {
-  readonly deadlineMs?: number | undefined;
-  readonly signal?: AbortSignal | undefined;
-}
-
-export function replicaControlService(_handlers: ReplicaControlHandlers): ControlService {
-  throw new Error('not yet');
-}
-
-export function engineControlService(_handlers: EngineControlHandlers): ControlService {
-  throw new Error('not yet');
-}
-
+/** Calls one replica daemon. Errors of every method: see UnaryClient.call. */
 export class ReplicaControlClient {
-  constructor(_options: ControlClientOptions) {}
-  identify(_request: m.IdentifyRequest, _options?: ControlCallOptions): Promise<m.IdentifyReply> {
-    throw new Error('not yet');
+  readonly #unary: UnaryClient;
+
+  /** @throws StorageError INVALID_ARGUMENT: address or TLS files */
+  constructor(options: ControlClientOptions) {
+    this.#unary = new UnaryClient(options);
   }
+
+  identify(request: m.IdentifyRequest, options?: ControlCallOptions): Promise<m.IdentifyReply> {
+    return this.#unary.call(REPLICA_METHODS.identify, request, options);
+  }
+
   createReplica(
-    _request: m.CreateReplicaRequest,
-    _options?: ControlCallOptions,
+    request: m.CreateReplicaRequest,
+    options?: ControlCallOptions,
   ): Promise<m.ReplicaInfo> {
-    throw new Error('not yet');
+    return this.#unary.call(REPLICA_METHODS.createReplica, request, options);
   }
+
   openReplica(
-    _request: m.OpenReplicaRequest,
-    _options?: ControlCallOptions,
+    request: m.OpenReplicaRequest,
+    options?: ControlCallOptions,
   ): Promise<m.OpenReplicaReply> {
-    throw new Error('not yet');
+    return this.#unary.call(REPLICA_METHODS.openReplica, request, options);
   }
+
   setMembership(
-    _request: m.SetMembershipRequest,
-    _options?: ControlCallOptions,
+    request: m.SetMembershipRequest,
+    options?: ControlCallOptions,
   ): Promise<m.SetMembershipReply> {
-    throw new Error('not yet');
+    return this.#unary.call(REPLICA_METHODS.setMembership, request, options);
   }
+
   deleteReplica(
-    _request: m.DeleteReplicaRequest,
-    _options?: ControlCallOptions,
+    request: m.DeleteReplicaRequest,
+    options?: ControlCallOptions,
   ): Promise<m.DeleteReplicaReply> {
-    throw new Error('not yet');
+    return this.#unary.call(REPLICA_METHODS.deleteReplica, request, options);
   }
-  /** Fails what is in flight with CLOSED. */
+
+  /** Fails what is in flight with CLOSED. Idempotent. */
   close(): void {
-    throw new Error('not yet');
+    this.#unary.close();
   }
 }
 
+/** Calls one standalone engine. Errors of every method: see UnaryClient.call. */
 export class EngineControlClient {
-  constructor(_options: ControlClientOptions) {}
-  status(_request?: m.EngineStatusRequest, _options?: ControlCallOptions): Promise<m.EngineStatus> {
-    throw new Error('not yet');
+  readonly #unary: UnaryClient;
+
+  /** @throws StorageError INVALID_ARGUMENT: address or TLS files */
+  constructor(options: ControlClientOptions) {
+    this.#unary = new UnaryClient(options);
   }
-  stop(_request?: m.EngineStopRequest, _options?: ControlCallOptions): Promise<m.EngineStopReply> {
-    throw new Error('not yet');
+
+  status(
+    request: m.EngineStatusRequest = {},
+    options?: ControlCallOptions,
+  ): Promise<m.EngineStatus> {
+    return this.#unary.call(ENGINE_METHODS.status, request, options);
   }
+
+  stop(
+    request: m.EngineStopRequest = {},
+    options?: ControlCallOptions,
+  ): Promise<m.EngineStopReply> {
+    return this.#unary.call(ENGINE_METHODS.stop, request, options);
+  }
+
+  /** Fails what is in flight with CLOSED. Idempotent. */
   close(): void {
-    throw new Error('not yet');
+    this.#unary.close();
   }
 }

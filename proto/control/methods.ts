@@ -1,0 +1,33 @@
+/** The rpcs of each control service: path, request and reply codec. Client and server are both made from these tables. */
+import { CODECS, type Codec } from './convert.js';
+
+export interface Method<Request, Reply> {
+  readonly path: string;
+  readonly request: Codec<Request>;
+  readonly reply: Codec<Reply>;
+}
+
+function method<Request, Reply>(
+  path: string,
+  request: Codec<Request>,
+  reply: Codec<Reply>,
+): Method<Request, Reply> {
+  return { path, request, reply };
+}
+
+const R = '/aurochs.v1.ReplicaControl';
+const E = '/aurochs.v1.EngineControl';
+const C = CODECS;
+
+export const REPLICA_METHODS = {
+  identify: method(`${R}/Identify`, C.identifyRequest, C.identifyReply),
+  createReplica: method(`${R}/CreateReplica`, C.createReplicaRequest, C.replicaInfo),
+  openReplica: method(`${R}/OpenReplica`, C.openReplicaRequest, C.openReplicaReply),
+  setMembership: method(`${R}/SetMembership`, C.setMembershipRequest, C.setMembershipReply),
+  deleteReplica: method(`${R}/DeleteReplica`, C.deleteReplicaRequest, C.deleteReplicaReply),
+};
+
+export const ENGINE_METHODS = {
+  status: method(`${E}/Status`, C.engineStatusRequest, C.engineStatus),
+  stop: method(`${E}/Stop`, C.engineStopRequest, C.engineStopReply),
+};
