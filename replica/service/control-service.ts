@@ -66,7 +66,7 @@ export class ControlService implements ReplicaControlHandlers {
 
   /** Idempotent for the same replica and size; the disk is the one with the most free space.
    *  @throws StorageError CONFLICT | INVALID_ARGUMENT | LIMIT_EXCEEDED | UNAVAILABLE (no disk serves) | IO_ERROR */
-  createReplica(request: CreateReplicaRequest): Promise<ReplicaInfo> {
+  async createReplica(request: CreateReplicaRequest): Promise<ReplicaInfo> {
     checkSize(request.sizeBytes);
     return this.#inTurn(async () => {
       const { disks, replicas, identity, log } = this.#options;
