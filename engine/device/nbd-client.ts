@@ -15,6 +15,7 @@ import { NbdRequest } from './nbd-request.js';
 import type { ExportInfo } from './nbd-wire.js';
 import { WriteOrder } from './write-order.js';
 
+/** How often a client whose requests stand still looks whether another server took over. */
 const TAKEOVER_CHECK_MS = 2000;
 
 export interface NbdClientOptions {
@@ -32,6 +33,8 @@ export interface NbdClientOptions {
   readonly requestsMax: number;
   /** longest READ that will be asked for */
   readonly readBytesMax: number;
+  /** default 2 s */
+  readonly takeoverCheckMs?: number;
 }
 
 export class NbdClient {
@@ -180,7 +183,8 @@ export class NbdClient {
         `export "${this.#options.exportName}" shrank from ${before.sizeBytes} to ${info.sizeBytes}`,
       );
     }
-    const changed = (info.flags ^ before.flags) & TRANSMISSION_FLAG.READ_ONLY;
+    let changed = (info.flags ^ before.flags) & TRANSMISSION_FLAG.READ_ONLY;
+    if (this.#lanes.length > 1) changed |= ~info.flags & TRANSMISSION_FLAG.CAN_MULTI_CONN;
     if (changed !== 0 || info.blockBytesMin > before.blockBytesMin) {
       throw new StorageError('CONFLICT', `export "${this.#options.exportName}" is another one now`);
     }
@@ -198,7 +202,8 @@ export class NbdClient {
         if (this.#takeoverTimer !== undefined) this.#armTakeoverCheck();
       });
     };
-    this.#takeoverTimer = this.#options.clock.after(TAKEOVER_CHECK_MS, check, { background: true });
+    const delayMs = this.#options.takeoverCheckMs ?? TAKEOVER_CHECK_MS;
+    this.#takeoverTimer = this.#options.clock.after(delayMs, check, { background: true });
   }
 
   async #checkTakeover(): Promise<void> {

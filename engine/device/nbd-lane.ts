@@ -54,6 +54,7 @@ export class NbdLane {
   #draining = false;
   #progressed = false;
   #downSinceMs: number | undefined;
+  #backoffMs = 0;
   #gaveUp = false;
   #ended = false;
   readonly #abort = new AbortController();
@@ -195,16 +196,21 @@ export class NbdLane {
   }
 
   #beginReconnect(): void {
-    // A connection without one good answer does not start the patience anew (a request that kills every server).
-    if (this.#progressed || this.#downSinceMs === undefined)
+    // A connection without one good answer does not start patience and back-off anew: one request may be what
+    // ends every server.
+    if (this.#progressed || this.#downSinceMs === undefined) {
       this.#downSinceMs = this.#clock.nowMs();
-    void this.#reconnect(this.#progressed ? 0 : BACKOFF_MS_MIN);
+      this.#backoffMs = 0;
+    }
+    this.#giveUpIfLate();
+    void this.#reconnect();
   }
 
-  async #reconnect(firstDelayMs: number): Promise<void> {
-    let delayMs = firstDelayMs;
+  async #reconnect(): Promise<void> {
     let reported = '';
     for (;;) {
+      const delayMs = this.#backoffMs;
+      this.#backoffMs = Math.min(Math.max(delayMs * 2, BACKOFF_MS_MIN), BACKOFF_MS_MAX);
       try {
         if (delayMs > 0) await sleep(this.#clock, delayMs, this.#abort.signal);
         const { connection, info } = await NbdConnection.open(this.#options, 'go');
@@ -219,7 +225,6 @@ export class NbdLane {
         }
       }
       this.#giveUpIfLate();
-      delayMs = Math.min(Math.max(delayMs * 2, BACKOFF_MS_MIN), BACKOFF_MS_MAX);
     }
   }
 
