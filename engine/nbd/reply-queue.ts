@@ -2,7 +2,8 @@
  * The replies of one connection on their way out.
  *
  * - Headers and small data are copied into one pooled buffer, large data goes by reference.
- * - All replies of an event-loop turn leave in one write; while a write is under way the next ones gather.
+ * - Replies of an event-loop turn leave in one write; while a write is under way the next ones gather.
+ * - `flush` or `flushLater` must follow whatever was queued.
  * - At most BATCH_BYTES per write, so that a peer that takes its replies slowly is told from one that takes none.
  */
 import assert from 'node:assert';
@@ -89,7 +90,6 @@ export class ReplyQueue {
     this.at = this.#usedBytes;
     this.#usedBytes += sizeBytes;
     this.appendedBytes += sizeBytes;
-    if (!this.#scheduled) this.#schedule();
     return out;
   }
 
@@ -102,7 +102,6 @@ export class ReplyQueue {
     if (this.#out !== undefined) this.#cutSegment(this.#out);
     this.#segments.push(data);
     this.appendedBytes += data.length;
-    if (!this.#scheduled) this.#schedule();
   }
 
   /** The socket is closed: nothing is borrowed from the callers any more. */
@@ -120,14 +119,24 @@ export class ReplyQueue {
     }
   }
 
-  #schedule(): void {
+  /** Sends what is queued at the end of this turn, together with what comes until then. */
+  flushLater(): void {
+    if (this.#scheduled || this.#writing) return;
     this.#scheduled = true;
-    if (!this.#writing) setImmediate(this.#flush);
+    setImmediate(this.#onTurnEnd);
   }
 
-  readonly #flush = (): void => {
-    if (this.#closed || this.#writing) return;
+  /** Sends what is queued now: for when nothing more can come. */
+  flush(): void {
+    if (!this.#closed && !this.#writing) this.#write();
+  }
+
+  readonly #onTurnEnd = (): void => {
     this.#scheduled = false;
+    this.flush();
+  };
+
+  #write(): void {
     if (this.#out !== undefined) this.#cutSegment(this.#out);
     const batch = this.#takeBatch();
     const last = batch.pop();
@@ -142,7 +151,7 @@ export class ReplyQueue {
     for (const segment of batch) this.#socket.write(segment);
     this.#socket.write(last, this.#onWritten);
     this.#socket.uncork();
-  };
+  }
 
   #takeBatch(): Buffer[] {
     let bytes = 0;
@@ -175,7 +184,7 @@ export class ReplyQueue {
     this.batches += 1;
     this.#giveBuffersBack();
     this.#onSent();
-    if (this.unsentBytes > 0) this.#flush();
+    if (this.unsentBytes > 0) this.flush();
   };
 
   #giveBuffersBack(): void {

@@ -226,6 +226,7 @@ export class Transmission implements RequestOwner {
     if (type === COMMAND.CACHE || (lengthBytes === 0 && type !== COMMAND.FLUSH)) {
       if (type === COMMAND.READ && this.#session.structured) reply.writeNone(this.#queue, header);
       else reply.writeDone(this.#queue, header);
+      this.#queue.flushLater();
       return;
     }
     const request = this.#context.requests.take(this, header);
@@ -245,6 +246,7 @@ export class Transmission implements RequestOwner {
       ...answer,
       structured: this.#answersStructured(this.#header.type),
     });
+    this.#queue.flushLater();
   }
 
   #answersStructured(type: number): boolean {
@@ -260,6 +262,7 @@ export class Transmission implements RequestOwner {
     const answer = this.#discardAnswer;
     assert(answer !== undefined);
     reply.writeError(this.#queue, this.#header, { ...answer, structured: false });
+    this.#queue.flushLater();
     return true;
   }
 
@@ -433,6 +436,8 @@ export class Transmission implements RequestOwner {
   #answered(): void {
     this.#inFlight -= 1;
     if (this.#blocked === 'flow') this.#unblock();
+    if (this.#inFlight === 0) this.#queue.flush();
+    else this.#queue.flushLater();
     if (this.#state !== 'open') this.#settle();
   }
 
