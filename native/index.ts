@@ -1,22 +1,26 @@
 /**
  * The only face of the native module: direct I/O, aligned memory, checksums, locks and the FUSE channel.
+ *
+ * One instance per thread: devices, buffers and channels belong to the thread that made them. How it works: ADR-0001.
  */
 import type { BlockDevice, BufferPool } from '../common/block-device.js';
-import { StorageError } from '../common/errors.js';
+import type { Clock } from '../common/clock.js';
+import { addon } from './addon.js';
+import { NativeBufferPool } from './buffer-pool.js';
+import type { IoBackend } from './direct-device.js';
+import { ringRefusal } from './io-channel.js';
+import { type OpenOptions, openDirectDevice } from './open-device.js';
 
-export type IoBackend = 'io_uring' | 'threads';
-
-export interface OpenOptions {
-  readonly readOnly?: boolean;
-  /** A second exclusive holder gets DISK_LOCKED: flock on the file, O_EXCL as well on a block device. */
-  readonly exclusive?: boolean;
-  readonly backend?: 'auto' | IoBackend;
-}
+export { copyAndChecksum, crc32c, crc32cBlocks, crc32cVerify, ZERO_BLOCK_CRC } from './checksum.js';
+export { FdChannel } from './fd-channel.js';
+export { type FileLock, lockFile } from './file-lock.js';
+export { fuseMount, fuseUnmount } from './fuse-mount.js';
+export type { IoBackend, OpenOptions };
 
 /** A BlockDevice with the facts that doctor and benchmarks show. */
 export interface DirectBlockDevice extends BlockDevice {
   readonly backend: IoBackend;
-  /** false: the file system refuses O_DIRECT (tmpfs), so the page cache is used */
+  /** false: the file system refuses O_DIRECT, so the page cache is used; flush is as durable, memory use is not ours */
   readonly directIo: boolean;
   /** false once the device has refused a discard */
   readonly discardSupported: boolean;
@@ -29,108 +33,31 @@ export interface NativeCapabilities {
   readonly crc32c: 'sse4.2' | 'armv8' | 'table';
 }
 
-export interface FileLock {
-  /** Idempotent. */
-  release(): void;
-}
-
-/** crc32c of 4096 zero bytes. */
-export const ZERO_BLOCK_CRC = 0x98f94189;
-
-function notBuilt(): never {
-  throw new StorageError('UNSUPPORTED', 'the native module is not written yet');
-}
-
-/** Opens a file or a block device for direct I/O.
- *  @throws StorageError NOT_FOUND | PERMISSION | DISK_LOCKED | UNSUPPORTED | IO_ERROR */
+/** Opens an existing file or block device for direct I/O. Its size is taken now, rounded down to whole sectors.
+ *  Besides the errors of BlockDevice its operations reject with OVERLOADED when 1024 are in flight and 16 Ki wait, and
+ *  with READ_ONLY. Misaligned offsets, lengths and memory are programmer errors and assert.
+ *  @throws StorageError NOT_FOUND | PERMISSION | READ_ONLY | DISK_LOCKED | INVALID_ARGUMENT (neither file nor block
+ *          device) | UNSUPPORTED (sectors above 4096 bytes, or io_uring asked for and forbidden here) | IO_ERROR */
 export function openBlockDevice(
-  _path: string,
-  _options: OpenOptions = {},
+  path: string,
+  options: OpenOptions = {},
 ): Promise<DirectBlockDevice> {
-  return notBuilt();
+  return openDirectDevice(path, options);
 }
 
-/** Aligned memory in size classes up to 4 MiB, grown in chunks on demand, given back when idle. */
-export function createBufferPool(_options: { limitBytes: number }): BufferPool {
-  return notBuilt();
+/** Aligned memory in size classes from 4 KiB to 4 MiB, grown in chunks on demand. `limitBytes` counts the bytes asked
+ *  for; a class may use up to a third more. Chunks idle for one to two seconds return their pages to the system.
+ *  With AUROCHS_DEBUG_BUFFERS=1, and under vitest, released buffers are poisoned and the poison is checked. */
+export function createBufferPool(options: { limitBytes: number; clock?: Clock }): BufferPool {
+  return new NativeBufferPool(options);
 }
 
-/** flock on a lock file, which is created if missing. @throws StorageError DISK_LOCKED if held elsewhere */
-export function lockFile(_path: string): Promise<FileLock> {
-  return notBuilt();
-}
-
-export function crc32c(_bytes: Buffer): number {
-  return notBuilt();
-}
-
-/** Writes the crc32c of each 4096-byte block as little-endian u32 to `out`. */
-export function crc32cBlocks(
-  _src: Buffer,
-  _srcOffset: number,
-  _lengthBytes: number,
-  _out: Buffer,
-  _outOffset: number,
-): void {
-  notBuilt();
-}
-
-/** Index of the first block whose crc32c differs from `expected`, or -1. */
-export function crc32cVerify(
-  _src: Buffer,
-  _srcOffset: number,
-  _lengthBytes: number,
-  _expected: Buffer,
-  _expectedOffset: number,
-): number {
-  return notBuilt();
-}
-
-/** Copies and checksums the copy in one pass. */
-export function copyAndChecksum(
-  _src: Buffer,
-  _srcOffset: number,
-  _dst: Buffer,
-  _dstOffset: number,
-  _lengthBytes: number,
-  _out: Buffer,
-  _outOffset: number,
-): void {
-  notBuilt();
-}
-
+/** What this host offers; opens this thread's ring to find out. */
 export function nativeCapabilities(): NativeCapabilities {
-  return notBuilt();
-}
-
-/** Mounts a FUSE file system whose requests arrive on the returned descriptor (non-blocking, close-on-exec).
- *  @param options.options  comma-separated, added to fd, rootmode, user_id and group_id; for example
- *                          `allow_other,max_read=1048576` */
-export function fuseMount(_dir: string, _options: { source: string; options?: string }): number {
-  return notBuilt();
-}
-
-export function fuseUnmount(_dir: string, _options: { lazy?: boolean } = {}): void {
-  notBuilt();
-}
-
-/** A message descriptor such as /dev/fuse on the event loop. Owns the descriptor. */
-export class FdChannel {
-  constructor(readonly fd: number) {}
-
-  /** One message into `view`; its length. One read at a time.
-   *  @throws StorageError CLOSED (unmounted or closed) | IO_ERROR */
-  read(_view: Buffer): Promise<number> {
-    return notBuilt();
-  }
-
-  /** One writev, at once; the bytes taken. @throws StorageError IO_ERROR (details.errno) | CLOSED */
-  write(_views: readonly Buffer[]): number {
-    return notBuilt();
-  }
-
-  /** A pending read is rejected with CLOSED. Idempotent. */
-  close(): void {
-    notBuilt();
-  }
+  const refusal = ringRefusal();
+  return {
+    ioUring: refusal === undefined,
+    ...(refusal === undefined ? {} : { ioUringReason: refusal }),
+    crc32c: addon.crc32cName(),
+  };
 }

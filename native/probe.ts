@@ -1,20 +1,11 @@
-/** Prints as JSON what the native module can do here. Run as a process of its own, so that a module
- *  that does not load, or that the kernel kills, is a finding of `aurochs doctor` and not the end
- *  of it. */
+/** Prints what the native module can do here as one line of JSON; `aurochs doctor` runs it in a process of its own, so
+ *  that a module that does not load, or crashes, is a finding and not the end of the doctor. */
+import process from 'node:process';
 
-interface Probe {
-  readonly loaded: boolean;
-  readonly error?: string;
-  readonly capabilities?: unknown;
+try {
+  const { nativeCapabilities } = await import('./index.js');
+  process.stdout.write(`${JSON.stringify({ loaded: true, capabilities: nativeCapabilities() })}\n`);
+} catch (error) {
+  const text = error instanceof Error ? error.message : String(error);
+  process.stdout.write(`${JSON.stringify({ loaded: false, error: text })}\n`);
 }
-
-async function probe(): Promise<Probe> {
-  try {
-    const { nativeCapabilities } = await import('./index.js');
-    return { loaded: true, capabilities: nativeCapabilities() };
-  } catch (error) {
-    return { loaded: false, error: error instanceof Error ? error.message : String(error) };
-  }
-}
-
-process.stdout.write(`${JSON.stringify(await probe())}\n`);
