@@ -32,8 +32,6 @@ node -e 'const [a, b] = process.versions.node.split(".").map(Number);
 packages() {
   cat <<'TABLE'
 g++|cmd:g++|start|compiles the native module
-make|cmd:make|start|builds the native module
-python3|cmd:python3|start|node-gyp, which builds the native module
 util-linux|cmd:losetup|start|losetup: the block device of a volume
 fuse3|cmd:fusermount3|start|FUSE: the block device where the kernel has neither ublk nor nbd
 e2fsprogs|cmd:mkfs.ext4|start|mkfs.ext4 for a file system on the demo device
