@@ -1,8 +1,9 @@
 /** Makes control calls: one grpc-js channel, a deadline on the monotonic clock, errors as StorageError. */
+import { isIP } from 'node:net';
 import { Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
 import { type Clock, SystemClock } from '../../common/clock.js';
 import { StorageError } from '../../common/errors.js';
-import { formatAddress, parseAddress } from '../transport/address.js';
+import { formatAddress, parseAddress, type TransportAddress } from '../transport/address.js';
 import { CODE_KEY, DETAILS_KEY, errorOfFailure } from '../transport/error-metadata.js';
 import { checkPeerName, secureContextOf, type TransportTls } from '../transport/tls.js';
 import type { Codec } from './convert.js';
@@ -54,15 +55,8 @@ export class UnaryClient {
     this.#target = formatAddress(address);
     this.#clock = options.clock ?? new SystemClock();
     this.#deadlineMs = options.deadlineMs ?? DEADLINE_MS;
-    const tls = options.tls;
-    const security =
-      tls === undefined
-        ? credentials.createInsecure()
-        : credentials.createFromSecureContext(secureContextOf(tls), {
-            checkServerIdentity: (host, certificate) =>
-              checkPeerName(tls.peerName ?? host, certificate),
-          });
-    this.#client = new Client(this.#target, security, CHANNEL_OPTIONS);
+    const { credentials: security, name } = securityOf(options.tls, address);
+    this.#client = new Client(this.#target, security, { ...CHANNEL_OPTIONS, ...name });
   }
 
   /** @throws StorageError: what the other side threw | UNAVAILABLE (no connection) | DEADLINE | ABORTED | CLOSED |
@@ -127,6 +121,20 @@ export class UnaryClient {
     }
     this.#client.close();
   }
+}
+
+/** Channel credentials, and the option by which grpc-js learns what name to ask TLS for. */
+function securityOf(tls: TransportTls | undefined, address: TransportAddress) {
+  if (tls === undefined) return { credentials: credentials.createInsecure(), name: {} };
+  const expected = tls.peerName ?? (address.kind === 'tcp' ? address.host : 'localhost');
+  // SNI knows no IP addresses (RFC 6066, section 3); what counts is our own check.
+  const asked = isIP(expected) === 0 ? expected : 'localhost';
+  return {
+    credentials: credentials.createFromSecureContext(secureContextOf(tls), {
+      checkServerIdentity: (_host, certificate) => checkPeerName(expected, certificate),
+    }),
+    name: { 'grpc.ssl_target_name_override': asked },
+  };
 }
 
 function decodeReply<Reply>(codec: Codec<Reply>, bytes: Buffer, name: string): Reply {

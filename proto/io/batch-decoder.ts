@@ -82,7 +82,7 @@ export function decodeIoBatch(message: Buffer, visitor: IoBatchVisitor): void {
     const tag = reader.tag();
     if (tag === 0x1a) {
       requests += 1;
-      reader.at += reader.length();
+      reader.skipBytes();
     } else if (tag === 0x11) ackedThrough = reader.fixed64();
     else if (tag === 0x0a) {
       if (hello !== undefined) throw protocolError('two hellos in one message');

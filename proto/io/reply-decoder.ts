@@ -78,7 +78,7 @@ export function decodeIoReplyBatch(message: Buffer, visitor: IoReplyBatchVisitor
     const tag = reader.tag();
     if (tag === 0x12) {
       replies += 1;
-      reader.at += reader.length();
+      reader.skipBytes();
     } else if (tag === 0x0a) {
       if (hello !== undefined) throw protocolError('two hellos in one message');
       hello = parseIoHelloReply(inner(reader));

@@ -101,6 +101,12 @@ export class WireReader {
     return length;
   }
 
+  /** Passes over a length and what it counts. */
+  skipBytes(): void {
+    const length = this.length();
+    this.at += length;
+  }
+
   fixed32(): number {
     const at = this.at;
     this.#advance(4);
@@ -126,7 +132,7 @@ export class WireReader {
   /** Passes over a field whose tag was just read. Groups are not part of proto3 and do not parse. */
   skip(tag: number): void {
     const wireType = tag & 7;
-    if (wireType === WIRE_BYTES) this.at += this.length();
+    if (wireType === WIRE_BYTES) this.skipBytes();
     else if (wireType === WIRE_VARINT) this.#skipVarint();
     else if (wireType === WIRE_FIXED64) this.#advance(8);
     else if (wireType === WIRE_FIXED32) this.#advance(4);

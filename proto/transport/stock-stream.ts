@@ -39,13 +39,16 @@ export class StockStream implements MessageStream {
     this.#handlers = handlers;
     const call = this.#call;
     call.on('data', (bytes: Buffer) => this.#onMessage(bytes));
-    call.on('end', () => this.#finish(undefined, () => call.end()));
-    call.on('cancelled', () =>
-      this.#finish(
-        new StorageError('ABORTED', `${this.peer} cancelled the stream`),
-        () => undefined,
-      ),
-    );
+    // A cancelled call ends its readable side, too.
+    const onCancelled = (): void => {
+      const error = new StorageError('ABORTED', `${this.peer} cancelled the stream`);
+      this.#finish(error, () => undefined);
+    };
+    call.on('end', () => {
+      if (call.cancelled) onCancelled();
+      else this.#finish(undefined, () => call.end());
+    });
+    call.on('cancelled', onCancelled);
     call.on('error', (cause: Error) =>
       this.#finish(new StorageError('UNAVAILABLE', cause.message, {}, { cause }), () => undefined),
     );
