@@ -11,7 +11,7 @@ import { type Clock, sleep } from '../common/clock.js';
 import { StorageError } from '../common/errors.js';
 
 const READY_MS = 20_000;
-const TERM_MS = 10_000;
+const TERM_MS = 5000;
 const OUTPUT_CHARACTERS_MAX = 64 * 1024;
 
 export interface ChildSpec {
@@ -83,10 +83,12 @@ export class ChildRegistry {
     }
   }
 
-  /** Runs a program to its end and returns what it printed (the last 64 KiB of it). */
+  /** Runs a program to its end and returns what it printed (the last 64 KiB of it).
+   *  @throws StorageError DEADLINE when it had to be ended after `timeoutMs` */
   async run(spec: {
     command: string;
     args: readonly string[];
+    timeoutMs: number;
   }): Promise<{ exitCode: number; output: string }> {
     const entry = this.#spawn({ ...spec, name: spec.command }, ['ignore', 'pipe', 'pipe']);
     let output = '';
@@ -95,7 +97,16 @@ export class ChildRegistry {
     };
     entry.process.stdout?.on('data', collect);
     entry.process.stderr?.on('data', collect);
+    let late = false;
+    const timer = this.clock.after(spec.timeoutMs, () => {
+      late = true;
+      if (entry.process.pid !== undefined) killGroup(entry.process.pid);
+    });
     await entry.ended;
+    timer.cancel();
+    if (late) {
+      throw new StorageError('DEADLINE', `${spec.command} did not end in ${spec.timeoutMs} ms`);
+    }
     return { exitCode: entry.process.exitCode ?? 1, output };
   }
 
@@ -114,6 +125,12 @@ export class ChildRegistry {
   /** @throws StorageError CLOSED once `stopAll` was called */
   throwIfStopping(): void {
     if (this.#stop.signal.aborted) throw stopped();
+  }
+
+  /** The last resort, when the process is about to end without `stopAll`. */
+  killAll(): void {
+    for (const { process: child } of this.#entries)
+      if (child.pid !== undefined) killGroup(child.pid);
   }
 
   #spawn(

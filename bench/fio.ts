@@ -5,6 +5,9 @@ import { StorageError } from '../common/errors.js';
 import type { BenchCase } from './cases.js';
 import type { ChildRegistry } from './child-registry.js';
 
+/** Beyond its run time, a hung target holds fio up for ever. Preconditioning has only this. */
+const FIO_GRACE_MS = 60_000;
+
 /** Where fio sends the load. Several files are written side by side, each with the full queue depth. */
 export type FioEndpoint =
   | { readonly kind: 'nbd'; readonly uri: string }
@@ -71,7 +74,8 @@ export async function runFio(
   // The nbd engine prints to stdout, and sometimes into the report as well: read it from a file, from the brace.
   const report = join(options.directory, 'fio-report.json');
   const args = [...fioArguments(run), `--output=${report}`, '--output-format=json', '--eta=never'];
-  const result = await options.children.run({ command: 'fio', args });
+  const timeoutMs = (run.runMs ?? 0) + FIO_GRACE_MS;
+  const result = await options.children.run({ command: 'fio', args, timeoutMs });
   const text = await readFile(report, 'utf8').catch(() => '');
   await rm(report, { force: true });
   if (result.exitCode !== 0) {

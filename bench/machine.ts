@@ -24,7 +24,7 @@ export async function machineFacts(
   options: { root: string; directory: string },
 ): Promise<MachineFacts> {
   const first = async (command: string, ...args: string[]): Promise<string> => {
-    const { exitCode, output } = await children.run({ command, args });
+    const { exitCode, output } = await children.run({ command, args, timeoutMs: 10_000 });
     return exitCode === 0 ? (output.trim().split('\n')[0] ?? '') : '';
   };
   const processors = cpus();

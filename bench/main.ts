@@ -1,5 +1,5 @@
 /** `npm run bench`: Aurochs beside the raw disk, the floor and its peers, in one run. */
-import { existsSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import { access, mkdir, mkdtemp, rm, statfs, writeFile } from 'node:fs/promises';
 import { delimiter, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -52,12 +52,17 @@ export async function main(args: readonly string[]): Promise<number> {
   };
   process.on('SIGINT', interrupt);
   process.on('SIGTERM', interrupt);
+  process.stdout.on('error', interrupt); // EPIPE: whoever read the tables has gone
+  process.once('exit', () => {
+    children.killAll();
+    rmSync(directory, { recursive: true, force: true });
+  });
   try {
     await run({ options, plan, directory, children });
     return 0;
   } catch (error) {
     if (!interrupted) throw error;
-    print('interrupted; nothing was kept');
+    process.stderr.write('interrupted; nothing was kept\n');
     return INTERRUPTED_EXIT;
   } finally {
     await children.stopAll();

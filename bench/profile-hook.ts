@@ -6,17 +6,22 @@ import { renameSync, writeFileSync } from 'node:fs';
 import { Session } from 'node:inspector/promises';
 import { join } from 'node:path';
 
-const INTERVAL_US = 200;
+const INTERVAL_US = 500;
 
 let session: Session | undefined;
 
+async function start(): Promise<Session> {
+  const started = new Session();
+  started.connect();
+  await started.post('Profiler.enable');
+  await started.post('Profiler.setSamplingInterval', { interval: INTERVAL_US });
+  await started.post('Profiler.start');
+  return started;
+}
+
 async function toggle(directory: string): Promise<void> {
   if (session === undefined) {
-    session = new Session();
-    session.connect();
-    await session.post('Profiler.enable');
-    await session.post('Profiler.setSamplingInterval', { interval: INTERVAL_US });
-    await session.post('Profiler.start');
+    session = await start();
     return;
   }
   const { profile } = await session.post('Profiler.stop');
@@ -28,4 +33,10 @@ async function toggle(directory: string): Promise<void> {
 }
 
 const directory = process.env['AUROCHS_PROFILE_DIR'];
-if (directory !== undefined) process.on('SIGUSR2', () => void toggle(directory));
+if (directory !== undefined) {
+  // V8 can deadlock when its profiler is first started in a busy process: it takes a lock, lists all compiled
+  // code, and a collection in the middle wants the same lock. One profile that runs from the very start, and is
+  // thrown away, leaves nothing to list when the real one starts.
+  await start();
+  process.on('SIGUSR2', () => void toggle(directory));
+}

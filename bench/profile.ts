@@ -142,6 +142,7 @@ const children = new ChildRegistry(directory, clock);
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   process.once(signal, () => void children.stopAll());
 }
+process.once('exit', () => children.killAll());
 try {
   await profile(wanted, children, directory);
 } finally {
