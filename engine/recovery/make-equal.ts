@@ -122,7 +122,8 @@ export async function makeEqual(options: MakeEqualOptions): Promise<MakeEqualRep
   const worker = async (): Promise<void> => {
     for (let piece = pieces[next]; piece !== undefined; piece = pieces[next]) {
       next += 1;
-      copiedBytes += await equalize(options, piece);
+      const copied = await equalize(options, piece);
+      copiedBytes += copied;
       comparedBytes += piece.lengthBytes;
       options.onProgress?.(comparedBytes, totalBytes);
     }

@@ -131,13 +131,15 @@ class Bed {
         onDrain: () => undefined,
         onClose: (error) => link.onClose(error),
       });
-      void link.attach(stream, {
-        protocolVersion: 1,
-        volume: 'v',
-        replicaId: 'r',
-        epoch: 1,
-        engineId: 'e',
-      });
+      link
+        .attach(stream, {
+          protocolVersion: 1,
+          volume: 'v',
+          replicaId: 'r',
+          epoch: 1,
+          engineId: 'e',
+        })
+        .catch(() => undefined);
       this.links.push(link);
     }
   }
@@ -274,7 +276,7 @@ describe('volume on three replicas', () => {
     bed.replicas[2]?.rotten.add(100);
     expect(await outcome(bed.read(0, BLOCK_SIZE))).toBe('CORRUPT_BLOCK');
     expect(bed.bad.length).toBeGreaterThan(0);
-    expect((await bed.read(BLOCK_SIZE, BLOCK_SIZE)).every((b) => b === 5)).toBe(false);
+    expect((await bed.read(BLOCK_SIZE, BLOCK_SIZE)).every((b) => b === 5)).toBe(true);
   });
 
   it('D2: FUA travels to every replica', async () => {
