@@ -5,9 +5,11 @@ export interface Timer {
 }
 
 export interface Clock {
-  /** Monotonic milliseconds with fraction; the origin means nothing. Never wall time (scenario 75). */
+  /** Monotonic milliseconds with fraction; the origin means nothing. Never wall time (scenario
+   *  75). */
   nowMs(): number;
-  /** Calls back once, not before `delayMs`. A pending timer does not keep the process alive if `background`. */
+  /** Calls back once, not before `delayMs`. A pending timer does not keep the process alive if
+   *  `background`. */
   after(delayMs: number, callback: () => void, options?: { background?: boolean }): Timer;
   /** Wall time, for people only (logs, labels). No decision may use it. */
   wallMs(): number;

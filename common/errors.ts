@@ -1,8 +1,8 @@
 /**
  * The closed list of error codes, and the one error class that carries them.
  *
- * Decide on `code`, never on text. `docs/errors.md` has a heading per code; a test compares the two.
- * Mapping to errno (NBD, FUSE), gRPC status and exit code is this one table.
+ * Decide on `code`, never on text. `docs/errors.md` has a heading per code; a test compares the
+ * two. Mapping to errno (NBD, FUSE), gRPC status and exit code is this one table.
  */
 
 export type ErrnoName =

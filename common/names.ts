@@ -1,4 +1,5 @@
-/** Names become paths, labels and argv: they are checked here before anything else sees them (correctness 3.2). */
+/** Names become paths, labels and argv: they are checked here before anything else sees them
+ *  (correctness 3.2). */
 import { StorageError } from './errors.js';
 
 const NAME = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;

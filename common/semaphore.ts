@@ -1,4 +1,5 @@
-/** Admission by units (bytes or count), first come first served (rule: take units before allocating). */
+/** Admission by units (bytes or count), first come first served (rule: take units before
+ *  allocating). */
 import assert from 'node:assert';
 import { StorageError } from './errors.js';
 
@@ -39,7 +40,8 @@ export class Semaphore {
     return true;
   }
 
-  /** Resolves once the units are held. @throws StorageError OVERLOADED | the error given to `break` */
+  /** Resolves once the units are held. @throws StorageError OVERLOADED | the error given to
+   *  `break` */
   acquire(units: number): Promise<void> {
     if (this.tryAcquire(units)) return Promise.resolve();
     if (this.#broken !== undefined) return Promise.reject(this.#broken);
@@ -66,7 +68,8 @@ export class Semaphore {
     }
   }
 
-  /** Fails every waiter and every later acquire with `error`. Units already held are released as usual. */
+  /** Fails every waiter and every later acquire with `error`. Units already held are released as
+   *  usual. */
   break(error: StorageError): void {
     this.#broken = error;
     for (const waiter of this.#waiters.splice(0)) waiter.reject(error);

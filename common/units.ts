@@ -1,4 +1,4 @@
-/** Sizes that every process agrees on, and their text form. Source: design section 1. */
+/** Sizes that every process agrees on, and their text form. The words: docs/glossary.md. */
 import { StorageError } from './errors.js';
 
 export const KIB = 1024;
@@ -45,7 +45,8 @@ export function parseSize(text: string): number {
   return bytes;
 }
 
-/** Shortest exact form with a binary unit, else one decimal: 1073741824 -> "1GiB", 1500 -> "1.5KiB". */
+/** Shortest exact form with a binary unit, else one decimal: 1073741824 -> "1GiB", 1500 ->
+ *  "1.5KiB". */
 export function formatSize(bytes: number): string {
   for (const [suffix, factor] of SUFFIXES) {
     if (bytes >= factor) {
