@@ -221,7 +221,6 @@ export class MemoryDevice implements BlockDevice {
   #dead = false;
   #flushError: StorageError | undefined;
   #inFlight = 0;
-  #onIdle: (() => void) | undefined;
 
   constructor(
     readonly disk: MemoryDisk,
@@ -280,20 +279,13 @@ export class MemoryDevice implements BlockDevice {
 
   async close(): Promise<void> {
     this.#closed = true;
-    if (this.#inFlight === 0 || this.#dead) return;
-    await new Promise<void>((resolve) => {
-      const before = this.#onIdle;
-      this.#onIdle = () => {
-        before?.();
-        resolve();
-      };
-    });
+    while (this.#inFlight > 0 && !this.#dead) await laterTurn();
+    await laterTurn(); // the last caller hears of its operation first
   }
 
   /** For MemoryDisk: what is in flight is rejected with CLOSED and has no effect any more. */
   die(): void {
     this.#dead = true;
-    this.#onIdle?.();
   }
 
   async #overwrite(record: OperationRecord, fill: number): Promise<void> {
@@ -325,7 +317,6 @@ export class MemoryDevice implements BlockDevice {
       throw error;
     } finally {
       this.#inFlight -= 1;
-      if (this.#inFlight === 0) this.#onIdle?.();
     }
   }
 
