@@ -39,14 +39,16 @@ export class StockStream implements MessageStream {
     this.#handlers = handlers;
     const call = this.#call;
     call.on('data', (bytes: Buffer) => this.#onMessage(bytes));
-    // A cancelled call ends its readable side, too.
+    // A cancelled call ends its readable side first, and tells in a later event that it was cancelled.
     const onCancelled = (): void => {
       const error = new StorageError('ABORTED', `${this.peer} cancelled the stream`);
       this.#finish(error, () => undefined);
     };
     call.on('end', () => {
-      if (call.cancelled) onCancelled();
-      else this.#finish(undefined, () => call.end());
+      setImmediate(() => {
+        if (call.cancelled) onCancelled();
+        else this.#finish(undefined, () => call.end());
+      });
     });
     call.on('cancelled', onCancelled);
     call.on('error', (cause: Error) =>
