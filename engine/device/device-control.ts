@@ -38,9 +38,6 @@ export interface DeviceReport {
 const LINE_BYTES_MAX = 16 * 1024;
 const SOCKET_PATH_BYTES_MAX = 107;
 
-/** What connecting says when no process serves the socket. */
-const NOBODY_LISTENS: ReadonlySet<string> = new Set(['ENOENT', 'ECONNREFUSED']);
-
 /** @throws StorageError INVALID_ARGUMENT for a path that no unix socket can have */
 export async function serveControl(
   path: string,
@@ -69,7 +66,7 @@ export async function serveControl(
 }
 
 /** Asks a device process. Resolves when it answered; for `detach`, when it is gone.
- *  @throws StorageError UNAVAILABLE (details.listening is false: no such process) | DEADLINE | what the process answered */
+ *  @throws StorageError UNAVAILABLE (details.answered is false: no such process, or it ended) | DEADLINE | what the process answered */
 export function askDevice(
   path: string,
   operation: DeviceOperation,
@@ -86,15 +83,12 @@ export function askDevice(
       fail(new StorageError('DEADLINE', `device process: no answer within ${timeoutMs} ms`));
     });
     socket.on('error', (cause) => {
-      const details = {
-        listening: !NOBODY_LISTENS.has((cause as NodeJS.ErrnoException).code ?? ''),
-      };
       const text = `device process: ${cause.message}`;
-      fail(new StorageError('UNAVAILABLE', text, details, { cause }));
+      fail(new StorageError('UNAVAILABLE', text, { answered: false }, { cause }));
     });
     socket.on('close', () => {
       if (report !== undefined) resolve(report);
-      else reject(new StorageError('UNAVAILABLE', 'the device process ended'));
+      else fail(new StorageError('UNAVAILABLE', 'device process: ended', { answered: false }));
     });
     readLine(socket, (line) => {
       try {

@@ -45,6 +45,7 @@ export interface DetachOptions extends DeviceRef {
   /** Ends the process even if the device is in use or the engine is gone: what is not acknowledged is lost, and
    *  a file system on the device gets I/O errors. */
   readonly force?: boolean;
+  readonly log?: Logger;
 }
 
 export interface DeviceStatus {

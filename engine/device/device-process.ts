@@ -39,6 +39,7 @@ const SLAB_BYTES = 4 * MIB;
 /** 64 MiB for requests in all, of which a light load touches one slab. */
 const SLABS_MAX = 16;
 const RELEASE_TIMEOUT_MS = 5000;
+const LOCK_PATIENCE_MS = 1000;
 const USER_CHECKS = 5;
 const USER_CHECK_MS = 200;
 
@@ -82,7 +83,7 @@ export class DeviceProcess {
   async start(): Promise<DeviceReport> {
     const paths = await prepareDevicePaths(this.#config.runDir, this.#config.name);
     this.#paths = paths;
-    this.#lock = await lockFile(paths.lockFile);
+    this.#lock = await this.#takeLock(paths);
     await cleanLeftovers(paths, this.#log);
     try {
       await this.#enterPhase('connecting');
@@ -154,6 +155,20 @@ export class DeviceProcess {
       }
     }
     return this.report();
+  }
+
+  /** A process that was just killed, or that is detaching, holds its lock for a moment more. */
+  async #takeLock(paths: DevicePaths): Promise<FileLock> {
+    const endMs = this.#clock.nowMs() + LOCK_PATIENCE_MS;
+    for (;;) {
+      try {
+        return await lockFile(paths.lockFile);
+      } catch (error) {
+        const { code } = toStorageError(error, 'lock');
+        if (code !== 'DISK_LOCKED' || this.#clock.nowMs() > endMs) throw error;
+        await sleep(this.#clock, 50);
+      }
+    }
   }
 
   /** Tries until an engine serves the export or `waitMs` is over. */

@@ -7,6 +7,7 @@
  *   zeroes, which it promises (N4). A server without TRIM gets WRITE_ZEROES.
  * - Bounded: at most `requestsMax` requests and the memory of the arena; past that /dev/fuse is not read.
  */
+import { toStorageError } from '../../common/errors.js';
 import type { Logger } from '../../common/log.js';
 import { COMMAND, COMMAND_FLAG, REQUEST_BYTES, TRANSMISSION_FLAG } from '../nbd/constants.js';
 import { FuseIo, type FuseIoOwner, FuseRangeIo } from './fuse-io.js';
@@ -110,12 +111,18 @@ export class FuseServer implements FuseIoOwner {
     this.#scheduleFlush();
   }
 
+  /** Length of the next request; 0 when there will be none. */
   async #read(view: Buffer): Promise<number> {
-    try {
-      return await this.#channel.read(view);
-    } catch (error) {
-      this.#options.log.info({ err: error }, 'file system unmounted');
-      return 0;
+    for (;;) {
+      try {
+        return await this.#channel.read(view);
+      } catch (cause) {
+        const error = toStorageError(cause, 'read of /dev/fuse');
+        // The request was taken back before we had it.
+        if (error.details.errno === 'ENOENT') continue;
+        this.#options.log.info({ code: error.code, reason: error.message }, 'file system is gone');
+        return 0;
+      }
     }
   }
 

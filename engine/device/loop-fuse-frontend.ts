@@ -6,8 +6,8 @@ import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Clock, SystemClock, sleep } from '../../common/clock.js';
 import { StorageError, toStorageError } from '../../common/errors.js';
-import { createLogger } from '../../common/log.js';
-import { lockFile } from '../../native/index.js';
+import { createLogger, type Logger } from '../../common/log.js';
+import { type FileLock, lockFile } from '../../native/index.js';
 import { askDevice, type DeviceReport, parseAnswer, readLine } from './device-control.js';
 import type {
   AttachedDevice,
@@ -30,6 +30,7 @@ const STATUS_TIMEOUT_MS = 5000;
 const GIVE_UP_MS = 120_000;
 /** Measured: one connection is fastest against a server that is one thread itself (ADR-0005). */
 const CONNECTIONS = 1;
+const LOCK_PATIENCE_MS = 1000;
 const LOG_TAIL_BYTES = 600;
 
 export class LoopFuseFrontend implements DeviceFrontend {
@@ -62,8 +63,16 @@ export class LoopFuseFrontend implements DeviceFrontend {
     const existing = await this.#reuse(paths, socketPath, exportName);
     if (existing !== undefined) return existing;
     const runDir = resolve(options.runDir);
-    const report = await this.#spawn(paths, { ...options, socketPath, runDir, exportName });
-    return { linkPath: paths.link, devicePath: report.devicePath, pid: report.pid };
+    try {
+      const report = await this.#spawn(paths, { ...options, socketPath, runDir, exportName });
+      return { linkPath: paths.link, devicePath: report.devicePath, pid: report.pid };
+    } catch (error) {
+      // Somebody else attached it meanwhile.
+      if (toStorageError(error, 'attach').code !== 'DISK_LOCKED') throw error;
+      const winner = await this.#reuse(paths, socketPath, exportName);
+      if (winner === undefined) throw error;
+      return winner;
+    }
   }
 
   async detach(options: DetachOptions): Promise<void> {
@@ -82,7 +91,7 @@ export class LoopFuseFrontend implements DeviceFrontend {
           hint: 'unmount it; its process is dead and it answers errors only',
         });
       }
-      await cleanLeftovers(paths, createLogger('device'));
+      await cleanLeftovers(paths, options.log ?? createLogger('device'));
     } finally {
       lock.release();
     }
@@ -157,7 +166,7 @@ export class LoopFuseFrontend implements DeviceFrontend {
     try {
       return await this.#firstLine(child, paths, timeoutMs);
     } catch (error) {
-      await this.#afterFailure(child, paths);
+      await this.#afterFailure(child, paths, options.log);
       throw error;
     } finally {
       await closeQuietly(logHandle);
@@ -197,7 +206,7 @@ export class LoopFuseFrontend implements DeviceFrontend {
   }
 
   /** The child takes back what it made; one that is killed cannot. */
-  async #afterFailure(child: ChildProcess, paths: DevicePaths): Promise<void> {
+  async #afterFailure(child: ChildProcess, paths: DevicePaths, log: Logger): Promise<void> {
     if (child.exitCode === null && child.signalCode === null) {
       const gone = new Promise<void>((done) => child.once('exit', () => done()));
       const patience = this.#clock.after(3000, () => child.kill('SIGKILL'));
@@ -206,10 +215,10 @@ export class LoopFuseFrontend implements DeviceFrontend {
     }
     const lock = await lockFile(paths.lockFile).catch(() => undefined);
     if (lock === undefined) return;
-    await cleanLeftovers(paths, createLogger('device')).finally(() => lock.release());
+    await cleanLeftovers(paths, log).finally(() => lock.release());
   }
 
-  /** undefined: nobody listens. */
+  /** undefined: there is no process, or it ended without an answer. */
   async #ask(
     paths: DevicePaths,
     operation: 'status' | 'resize' | 'detach',
@@ -219,24 +228,25 @@ export class LoopFuseFrontend implements DeviceFrontend {
       return await askDevice(paths.controlSocket, operation, timeoutMs);
     } catch (cause) {
       const error = toStorageError(cause, operation);
-      const noListener = error.code === 'UNAVAILABLE' && error.details['listening'] === false;
-      if (noListener) return undefined;
+      if (error.details['answered'] === false) return undefined;
       throw error;
     }
   }
 
-  async #lockDead(paths: DevicePaths): Promise<{ release(): void }> {
-    try {
-      return await lockFile(paths.lockFile);
-    } catch (cause) {
-      const state = await readDeviceState(paths.stateFile);
-      const who = state === undefined ? '' : ` (process ${state.pid})`;
-      throw new StorageError(
-        'CONFLICT',
-        `device ${paths.name} is being attached or detached${who}`,
-        {},
-        { cause },
-      );
+  /** The lock of a device whose process does not answer. One that was just killed holds it for a moment more. */
+  async #lockDead(paths: DevicePaths): Promise<FileLock> {
+    const endMs = this.#clock.nowMs() + LOCK_PATIENCE_MS;
+    for (;;) {
+      try {
+        return await lockFile(paths.lockFile);
+      } catch (cause) {
+        if (this.#clock.nowMs() > endMs) {
+          const pid = (await readDeviceState(paths.stateFile))?.pid ?? 'unknown';
+          const text = `device ${paths.name} is busy: process ${pid} attaches or detaches it`;
+          throw new StorageError('CONFLICT', text, {}, { cause });
+        }
+        await sleep(this.#clock, 20);
+      }
     }
   }
 
