@@ -4,6 +4,7 @@
  * DIR is the data directory: `lock` (flock, held while running), `daemon.json` (identity), `meta/<disk id>` (metadata
  * of each disk). Start: lock -> identity -> disks -> replicas -> listener. Stop is the reverse and answers what runs.
  */
+import assert from 'node:assert';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../common/clock.js';
@@ -27,7 +28,7 @@ import type { DiskSpec } from './service/disk-spec.js';
 import { ReplicaDirectory } from './service/replica-directory.js';
 import { ReplicaSession } from './service/replica-session.js';
 import { ServiceMetrics } from './service/service-metrics.js';
-import { StreamService } from './service/stream-service.js';
+import { StreamService, WINDOW_BYTES } from './service/stream-service.js';
 
 export interface DaemonOptions {
   /** `HOST:PORT` (0: any free port) or `unix:/path` */
@@ -52,12 +53,15 @@ export interface Daemon {
   stop(): Promise<void>;
 }
 
-// Memory, for a daemon of at most 150 MiB: admission bounds what requests hold; the pool has room beside it for
-// messages in pieces and for the store's own reads.
-const ADMISSION_BYTES = 48 * MIB;
-const POOL_BYTES = 80 * MIB;
+// Memory, for a daemon of at most 150 MiB. What requests hold is admitted first, so that an admitted request always finds its
+// buffer: the pool has room for slots that are up to half larger than asked, and for what the store reads for itself.
+const ADMISSION_BYTES = 32 * MIB;
+const POOL_BYTES = 64 * MIB;
+/** Messages that arrive in pieces; past this they are put together in ordinary memory. */
+const MESSAGE_POOL_BYTES = 24 * MIB;
 /** of extent records, all disks together */
 const CACHE_BYTES = 24 * MIB;
+assert(ADMISSION_BYTES * 1.5 < POOL_BYTES && WINDOW_BYTES <= ADMISSION_BYTES);
 const STREAMS_MAX = 256;
 
 /** Resolves when the daemon serves. A disk that is refused is reported by Identify and in the log; the others serve.
@@ -82,6 +86,7 @@ async function start(
   undo.push(() => lock.release());
   const identity = await loadDaemonIdentity(dataDir, options.clusterId);
   const pool = createBufferPool({ limitBytes: POOL_BYTES });
+  const messages = createBufferPool({ limitBytes: MESSAGE_POOL_BYTES });
   const disks = await DiskSet.open(options.disks, {
     metaDir: join(dataDir, 'meta'),
     identity,
@@ -116,7 +121,7 @@ async function start(
   const listener = await listenTransport({
     address: options.listen,
     tls: options.tls,
-    acquire: (lengthBytes) => pool.acquire(lengthBytes),
+    acquire: (lengthBytes) => messages.acquire(lengthBytes),
     onIoStream: (stream) => streams.accept(stream),
     services: [replicaControlService(control)],
     log,
@@ -125,7 +130,12 @@ async function start(
   undo.push(() => listener.close());
   const endpoint = await openMetrics(options, registry, disks);
   log.info(
-    { address: listener.address, daemon: identity.daemonId, incarnation: identity.incarnation },
+    {
+      address: listener.address,
+      metrics: endpoint?.address,
+      daemon: identity.daemonId,
+      incarnation: identity.incarnation,
+    },
     'replica daemon serves',
   );
   let stopped: Promise<void> | undefined;

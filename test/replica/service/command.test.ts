@@ -27,7 +27,9 @@ const daemon = (change: Record<string, string | undefined> = {}): string[] => {
     '--disk': `${join(dir, 'disk.img')},size=1GiB`,
     ...change,
   };
-  return Object.entries(flags).flatMap(([flag, value]) => (value === undefined ? [] : [flag, value]));
+  return Object.entries(flags).flatMap(([flag, value]) =>
+    value === undefined ? [] : [flag, value],
+  );
 };
 
 describe('aurochs replica', () => {

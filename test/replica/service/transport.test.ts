@@ -81,7 +81,7 @@ describe.each(['tcp', 'unix'] as const)('over %s', (kind) => {
     const hello = await made.connect(tenure);
     expect(hello.incarnation).toBe('i1');
     const data = Buffer.alloc(MIB);
-    for (let i = 0; i < data.length; i += 4) data.writeUInt32LE(i * 2654435761 >>> 0, i);
+    for (let i = 0; i < data.length; i += 4) data.writeUInt32LE((i * 2654435761) >>> 0, i);
     await Promise.all([
       made.write(0, data),
       made.write(4 * MIB, data.subarray(0, BLOCK_SIZE), IO_FLAG.FUA),
