@@ -85,7 +85,7 @@ fi
 # --- npm packages: exactly the lock file's; no dependency runs an install script
 if reason="$(node scripts/check-modules.mjs)"; then :; else
   say "npm ci ($reason)"
-  npm ci --ignore-scripts --no-audit --no-fund
+  npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier
 fi
 
 # --- build: each step only when its sources are not those of its last success
