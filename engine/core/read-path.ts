@@ -1,8 +1,7 @@
 /**
  * Reads from one good copy, verified, with the other copies behind it.
  *
- * - Local members first, then the lowest smoothed latency weighed by what is in flight; chosen once per turn so that the
- *   reads of a turn share a message.
+ * - Local members first, then the lowest smoothed latency weighed by what is in flight.
  * - Every block is verified here against the checksum the replica stored, end to end: a wrong byte is never returned
  *   (R7). A mismatch, an I/O error or a lost link leads to the next copy; only when no copy is good the read fails.
  * - The caller holds the range lock (shared), so that no write runs in the range meanwhile (N1).
@@ -32,6 +31,11 @@ export interface ReadPathOptions {
   readonly verifyBlocks: VerifyBlocks;
   readonly onBadCopy: (link: ReplicaLink, error: StorageError, offsetBytes: number) => void;
 }
+
+/** How long a chosen member is kept. */
+const CHOICE_MS = 50;
+/** With more than this on its way to the chosen member, reads go to whoever is cheapest. */
+const SPREAD_IN_FLIGHT = 128;
 
 const ZEROES = Buffer.alloc(64 * 1024);
 
@@ -189,18 +193,18 @@ export class ReadPath {
     return new StorageError('CORRUPT_BLOCK', text, { replica: link.replicaId, offsetBytes });
   }
 
-  /** The member to read from this turn. */
+  /** The member to read from. It is kept for a while: reads that go one way share messages and wake fewer processes. It is
+   *  left early when it broke, failed to serve, or has more on its way than one member should. */
   choose(): ReplicaLink | undefined {
+    const chosen = this.#chosen;
     const now = this.#options.clock.nowMs();
-    // Half a millisecond is about a turn under load; alone, a request chooses afresh.
-    if (this.#chosen?.broken !== undefined || now - this.#chosenAtMs > 0.5) {
-      this.#chosen = undefined;
-    }
-    if (this.#chosen === undefined) {
+    const stale = now - this.#chosenAtMs > CHOICE_MS;
+    if (chosen === undefined || chosen.broken !== undefined || stale) {
       this.#chosen = this.#cheapest(0);
       this.#chosenAtMs = now;
+      return this.#chosen;
     }
-    return this.#chosen;
+    return chosen.inFlight < SPREAD_IN_FLIGHT ? chosen : this.#cheapest(0);
   }
 
   #cheapest(tried: number): ReplicaLink | undefined {
