@@ -6,7 +6,7 @@ export interface BenchCase {
   readonly direction: 'write' | 'read';
   readonly pattern: 'random' | 'sequential';
   readonly blockBytes: number;
-  /** requests in flight; with `flushEach` the number of clients that each write, flush, write, flush … */
+  /** requests in flight; with `flushEach` the number of clients, each with one request */
   readonly queueDepth: number;
   /** a flush after every write, by the same client, before its next write */
   readonly flushEach: boolean;

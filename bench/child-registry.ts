@@ -1,6 +1,6 @@
 /**
- * Every process the benchmark starts, so that none outlives it: each is the head of its own process group,
- * and the group is what is ended.
+ * Every process the benchmark starts, so that none outlives it: each is the head of its own
+ * process group, and the group is what is ended.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
@@ -19,7 +19,7 @@ export interface ChildSpec {
   readonly command: string;
   readonly args: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
-  /** Ready when stdout has a match (its first group is the result), or when a unix socket accepts. */
+  /** Ready when stdout has a match (its first group is the result), or a unix socket accepts. */
   readonly ready: { readonly line: RegExp } | { readonly socket: string };
 }
 
@@ -51,8 +51,12 @@ export class ChildRegistry {
     return this.#stop.signal;
   }
 
+  get livePids(): number[] {
+    return this.#entries.flatMap(({ process: child }) => child.pid ?? []);
+  }
+
   /** Resolves once the child is ready.
-   *  @throws StorageError UNAVAILABLE when it ends or is not ready in time, with the end of its log */
+   *  @throws StorageError UNAVAILABLE when it ends or is not ready in time, with its log's end */
   async start(spec: ChildSpec): Promise<RunningChild> {
     const logPath = join(this.logDirectory, `${spec.name}.log`);
     const log = openSync(logPath, 'a');

@@ -1,4 +1,4 @@
-/** Runs fio and reads its report: the client of every target, so that all are measured by the same program. */
+/** Runs fio and reads its report: it is the client of every target, so one program measures all. */
 import { readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { StorageError } from '../common/errors.js';
@@ -8,7 +8,7 @@ import type { ChildRegistry } from './child-registry.js';
 /** Beyond its run time, a hung target holds fio up for ever. Preconditioning has only this. */
 const FIO_GRACE_MS = 60_000;
 
-/** Where fio sends the load. Several files are written side by side, each with the full queue depth. */
+/** Where fio sends the load. Several files are written side by side, each with full depth. */
 export type FioEndpoint =
   | { readonly kind: 'nbd'; readonly uri: string }
   | { readonly kind: 'files'; readonly paths: readonly string[] };
@@ -58,7 +58,8 @@ export function fioArguments(run: FioRun): string[] {
     `--numjobs=${benchCase.flushEach ? benchCase.queueDepth : 1}`,
   ];
   if (run.runMs !== undefined) args.push('--time_based', `--runtime=${run.runMs}ms`);
-  // fio's nbd engine knows the flush only by the name of fsync; on files fdatasync is the same promise (D1).
+  // fio's nbd engine knows the flush only by the name of fsync; on files fdatasync is the same
+  // promise (D1).
   if (benchCase.flushEach) args.push(nbd ? '--fsync=1' : '--fdatasync=1');
   if (nbd) return [...args, '--name=volume', '--ioengine=nbd', `--uri=${endpoint.uri}`];
   args.push('--ioengine=io_uring', '--direct=1');
@@ -71,7 +72,8 @@ export async function runFio(
   run: FioRun,
   options: { children: ChildRegistry; directory: string },
 ): Promise<FioResult> {
-  // The nbd engine prints to stdout, and sometimes into the report as well: read it from a file, from the brace.
+  // The nbd engine prints to stdout, and sometimes into the report as well: read it from a file,
+  // from the brace.
   const report = join(options.directory, 'fio-report.json');
   const args = [...fioArguments(run), `--output=${report}`, '--output-format=json', '--eta=never'];
   const timeoutMs = (run.runMs ?? 0) + FIO_GRACE_MS;
@@ -85,7 +87,7 @@ export async function runFio(
   return parseFioReport(text, run.benchCase);
 }
 
-/** @throws StorageError PROTOCOL_ERROR when the text is not a report of one fio group without errors */
+/** @throws StorageError PROTOCOL_ERROR when it is not a report of one group without errors */
 export function parseFioReport(text: string, benchCase: BenchCase): FioResult {
   const job = firstJob(text);
   if (number(job, 'error') !== 0) throw bad(`fio reports error ${number(job, 'error')}`);

@@ -8,6 +8,7 @@ import { ERROR_CODES, StorageError, toStorageError } from '../common/errors.js';
 import { formatSize, GIB } from '../common/units.js';
 import { BENCH_CASES, type BenchCase } from './cases.js';
 import { ChildRegistry } from './child-registry.js';
+import { ForeignLoad } from './foreign-load.js';
 import { type MachineFacts, machineFacts } from './machine.js';
 import { BENCH_USAGE, type BenchOptions, parseBenchOptions } from './options.js';
 import { caseText, machineText, processText, ratioText, verdictText } from './report.js';
@@ -18,6 +19,8 @@ import type { Target } from './targets/target.js';
 import { type Measured, verdicts } from './verdict.js';
 
 const INTERRUPTED_EXIT = 130;
+/** Of all processors: above this the absolute numbers say little. */
+const FOREIGN_SHARE_MAX = 0.1;
 
 interface Plan {
   readonly cases: readonly BenchCase[];
@@ -82,16 +85,12 @@ async function run(of: {
   print(`Aurochs benchmarks: ${options.runs} x ${options.runMs} ms per case and target, in turns,`);
   print(`volumes of ${formatSize(options.sizeBytes)} in ${options.directory}`);
   print(machineText(facts));
-  const session = new Session({
-    ...{ options, children, directory, root, progress },
-    clock: new SystemClock(),
-  });
-  for (const target of plan.targets) {
-    const missing = target.commands.filter((command) => !onPath(command));
-    if (missing.length > 0) print(`without ${target.name}: ${missing.join(', ')} is not installed`);
-    else await session.start(target);
-  }
+  const clock = new SystemClock();
+  const foreign = new ForeignLoad(clock, () => children.livePids);
+  const session = new Session({ options, children, directory, root, progress, clock });
+  await startTargets(plan, session);
   children.throwIfStopping();
+  await foreign.begin();
   const summaries: CaseSummary[] = [];
   for (const benchCase of plan.cases) {
     await session.measure(benchCase, (target) => plan.wants(benchCase, target));
@@ -101,18 +100,45 @@ async function run(of: {
       if (summary !== undefined) summaries.push(summary);
     }
     progress('');
-    print(`\n${caseText(benchCase, summaries)}`);
+    if (summaries.some((summary) => summary.caseName === benchCase.name)) {
+      print(`\n${caseText(benchCase, summaries)}`);
+    }
   }
   const idle = await session.measureIdle();
   children.throwIfStopping();
   const measured = { summaries, idle, memory: await session.memoryPeaks() };
+  const foreignShare = await foreign.end();
   progress('');
   printEnd(plan, session, measured);
-  await store({ options, facts, session, measured }, root);
+  print(foreignText(foreignShare));
+  await store({ options, facts, foreignShare, session, measured }, root);
+}
+
+/** @throws StorageError UNAVAILABLE when not a single one could be started */
+async function startTargets(plan: Plan, session: Session): Promise<void> {
+  for (const target of plan.targets) {
+    const missing = target.commands.filter((command) => !onPath(command));
+    if (missing.length > 0) print(`without ${target.name}: ${missing.join(', ')} is not installed`);
+    else await session.start(target);
+  }
+  progress('');
+  for (const { target, reason } of session.failures) print(`without ${target}: ${reason}`);
+  if (session.targetNames.length === 0) {
+    throw new StorageError('UNAVAILABLE', 'no target could be started', {
+      hint: 'the reasons are above',
+    });
+  }
+}
+
+function foreignText(share: number): string {
+  const text = `others used ${(share * 100).toFixed(0)} % of the processors during the run`;
+  if (share <= FOREIGN_SHARE_MAX) return `\n${text}`;
+  return `\n${text}: too much to trust more than the ratios; repeat on a quiet machine`;
 }
 
 function printEnd(plan: Plan, session: Session, measured: Measured): void {
-  print(`\n${ratioText(plan.cases, measured.summaries)}`);
+  const ratios = ratioText(plan.cases, measured.summaries);
+  if (ratios !== '') print(`\n${ratios}`);
   print(`\n${processText(measured)}`);
   print('\nwhat the targets are');
   for (const target of plan.targets) print(`  ${target.name.padEnd(14)}${target.note}`);
@@ -124,18 +150,25 @@ function printEnd(plan: Plan, session: Session, measured: Measured): void {
 }
 
 async function store(
-  of: { options: BenchOptions; facts: MachineFacts; session: Session; measured: Measured },
+  of: {
+    options: BenchOptions;
+    facts: MachineFacts;
+    foreignShare: number;
+    session: Session;
+    measured: Measured;
+  },
   root: string,
 ): Promise<void> {
   const time = new Date().toISOString();
   const folder = join(root, 'bench', 'results');
   await mkdir(folder, { recursive: true });
   const path = join(folder, `${time.replace(/[:.]/g, '-')}.json`);
-  const { options, facts, session, measured } = of;
+  const { options, facts, foreignShare, session, measured } = of;
   const results = {
     time,
     options: { ...options, only: options.only?.source },
     machine: facts,
+    foreignShare,
     targets: TARGETS.map(({ name, note }) => ({ name, note })),
     ...measured,
     verdicts: verdicts(measured),
@@ -159,7 +192,7 @@ function planOf(options: BenchOptions): Plan {
   const targets = TARGETS.filter((target) => cases.some((benchCase) => wants(benchCase, target)));
   if (targets.length === 0) {
     throw new StorageError('INVALID_ARGUMENT', '--only matches no case/target', {
-      hint: `cases: ${BENCH_CASES.map((c) => c.name).join(' ')}; targets: ${TARGETS.map((t) => t.name).join(' ')}`,
+      hint: `cases: ${names(BENCH_CASES)}; targets: ${names(TARGETS)}`,
     });
   }
   return { cases, targets, wants };
@@ -180,9 +213,14 @@ async function checkDisk(options: BenchOptions, plan: Plan): Promise<void> {
   const wanted = copies * options.sizeBytes + GIB;
   const { bavail, bsize } = await statfs(options.directory);
   if (bavail * bsize < wanted) {
-    const message = `${options.directory} has ${formatSize(bavail * bsize)} free, ${formatSize(wanted)} are needed`;
+    const free = formatSize(bavail * bsize);
+    const message = `${options.directory} has ${free} free, ${formatSize(wanted)} are needed`;
     throw new StorageError('NO_SPACE', message, { hint: 'use --size or --directory' });
   }
+}
+
+function names(list: ReadonlyArray<{ readonly name: string }>): string {
+  return list.map(({ name }) => name).join(' ');
 }
 
 function onPath(command: string): boolean {

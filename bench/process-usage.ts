@@ -11,7 +11,8 @@ export interface ProcessStat {
   readonly cpuSeconds: number;
 }
 
-/** Parses one /proc/PID/stat line; undefined when it is not one. The name may hold blanks and parentheses. */
+/** Parses one /proc/PID/stat line; undefined when it is not one. The name may hold blanks and
+ *  parentheses. */
 export function parseProcessStat(line: string): ProcessStat | undefined {
   const nameEnd = line.lastIndexOf(')');
   const pid = Number.parseInt(line, 10);
@@ -21,6 +22,25 @@ export function parseProcessStat(line: string): ProcessStat | undefined {
   const ticks = Number(fields[11]) + Number(fields[12]);
   if (!Number.isInteger(parentPid) || !Number.isInteger(ticks)) return undefined;
   return { pid, parentPid, cpuSeconds: ticks / TICKS_PER_SECOND };
+}
+
+/** CPU seconds of all ended and waited-for children, from a /proc/PID/stat line. */
+export function parseReapedCpu(line: string): number | undefined {
+  const fields = line.slice(line.lastIndexOf(')') + 2).split(' ');
+  const ticks = Number(fields[13]) + Number(fields[14]);
+  return Number.isInteger(ticks) ? ticks / TICKS_PER_SECOND : undefined;
+}
+
+/** Busy seconds of all processors together, from /proc/stat: all but idle and waiting for I/O. */
+export function parseMachineCpu(stat: string): number | undefined {
+  const match = /^cpu +(.*)$/m.exec(stat);
+  if (match === null) return undefined;
+  const [user, nice, system, , , irq, softirq, steal] = (match[1] ?? '').split(' ').map(Number);
+  const ticks = [user, nice, system, irq, softirq, steal].reduce<number>(
+    (sum, one) => sum + (one ?? 0),
+    0,
+  );
+  return Number.isFinite(ticks) ? ticks / TICKS_PER_SECOND : undefined;
 }
 
 /** VmHWM of a /proc/PID/status text in bytes; undefined when it is not there. */

@@ -1,6 +1,6 @@
 /**
- * Loaded into a process with `node --import`: SIGUSR2 starts the CPU profiler, the next SIGUSR2 stops it and
- * writes PID.cpuprofile into AUROCHS_PROFILE_DIR. So that a profile holds the load and not the start.
+ * Loaded into a process with `node --import`: SIGUSR2 starts the CPU profiler, the next SIGUSR2
+ * stops it and writes PID.cpuprofile into AUROCHS_PROFILE_DIR. So a profile holds the load alone.
  */
 import { renameSync, writeFileSync } from 'node:fs';
 import { Session } from 'node:inspector/promises';
@@ -34,9 +34,9 @@ async function toggle(directory: string): Promise<void> {
 
 const directory = process.env['AUROCHS_PROFILE_DIR'];
 if (directory !== undefined) {
-  // V8 can deadlock when its profiler is first started in a busy process: it takes a lock, lists all compiled
-  // code, and a collection in the middle wants the same lock. One profile that runs from the very start, and is
-  // thrown away, leaves nothing to list when the real one starts.
+  // V8 can deadlock when its profiler is first started in a busy process: it takes a lock and lists
+  // all compiled code, and a collection in the middle wants the same lock. One profile that runs
+  // from the very start, and is thrown away, leaves nothing to list when the real one starts.
   await start();
   process.on('SIGUSR2', () => void toggle(directory));
 }

@@ -1,5 +1,5 @@
 /**
- * Where the time goes: runs one case on one target with the CPU profiler on and prints the top functions.
+ * Where the time goes: runs one case on one target under the profiler, prints the top functions.
  *
  *   node dist/bench/profile.js --target aurochs-3 --case randwrite-4k-qd64 [--seconds 4] [--top 20]
  *     [--size 512MiB] [--directory /var/tmp] [--keep DIR]
@@ -92,7 +92,8 @@ async function profile(wanted: ProfileOptions, children: ChildRegistry, director
   for (const { pid } of processes) process.kill(pid, 'SIGUSR2');
   const { iops, latencyUs } = result;
   process.stdout.write(
-    `${target.name} ${benchCase.name}: ${iops.toFixed(0)} IOPS, p50 ${latencyUs.p50.toFixed(0)} us, ` +
+    `${target.name} ${benchCase.name}: ${iops.toFixed(0)} IOPS, ` +
+      `p50 ${latencyUs.p50.toFixed(0)} us, ` +
       `p99 ${latencyUs.p99.toFixed(0)} us (the profiler costs some)\n`,
   );
   for (const [index, measured] of processes.entries()) {

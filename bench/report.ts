@@ -102,19 +102,19 @@ export function processText(measured: Measured): string {
 }
 
 export function verdictText(list: readonly Verdict[]): string {
-  const table = plainTable(['outcome', 'target', 'measured']);
+  const table = plainTable(['outcome', 'target', 'measured'], 3);
   for (const { outcome, target, measured } of list) table.push([outcome, target, measured]);
   return table.toString();
 }
 
-function plainTable(head: string[]): Table.Table {
+function plainTable(head: string[], textColumns = 1): Table.Table {
   const empty = ['top', 'top-mid', 'top-left', 'top-right', 'bottom', 'bottom-mid', 'bottom-left'];
   const also = ['bottom-right', 'left', 'left-mid', 'mid', 'mid-mid', 'right', 'right-mid'];
   return new Table({
     head,
     chars: { ...Object.fromEntries([...empty, ...also].map((name) => [name, ''])), middle: '  ' },
     style: { 'padding-left': 0, 'padding-right': 0, head: [], border: [] },
-    colAligns: head.map((_, index) => (index === 0 ? 'left' : 'right')),
+    colAligns: head.map((_, index) => (index < textColumns ? 'left' : 'right')),
   });
 }
 

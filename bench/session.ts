@@ -1,8 +1,8 @@
 /**
  * One benchmark session: starts the targets, fills their volumes, and takes turns over them.
  *
- * Within each repetition of a case every target runs once, starting with another one each time, so that a
- * machine that gets slower or faster does so for all. A target that fails is left out with its reason.
+ * Within each repetition of a case every target runs once, starting with another one each time, so
+ * that a machine that gets slower or faster does so for all. A target that fails is left out.
  */
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -62,7 +62,7 @@ export class Session {
     return this.#started.map((started) => started.target.name);
   }
 
-  /** Starts, fills and warms up one target; a failure is recorded and the session goes on without it. */
+  /** Starts, fills and warms up one target; a failure is recorded and it is left out. */
   async start(target: Target): Promise<void> {
     const { children, root, options, progress } = this.context;
     progress(`${target.name}: start and fill`);

@@ -7,7 +7,7 @@ export interface Spread {
   readonly max: number;
 }
 
-/** Middle value; the mean of the two middle ones for an even count. @param values at least one number */
+/** Middle value; the mean of the two middle ones for an even count. @param values not empty */
 export function median(values: readonly number[]): number {
   assert(values.length > 0, 'median of nothing');
   const sorted = [...values].sort((a, b) => a - b);

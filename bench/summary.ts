@@ -4,7 +4,7 @@ import type { BenchCase } from './cases.js';
 import type { FioResult } from './fio.js';
 import { median, type Spread, spread } from './statistics.js';
 
-/** One run of one case on one target. Rates are those of the client: three copies written count once. */
+/** One run of one case on one target. Rates are the client's: three copies written count once. */
 export interface Sample {
   readonly caseName: string;
   readonly target: string;
@@ -90,7 +90,7 @@ export function summarize(
   };
 }
 
-/** IOPS of one target as a fraction of another's in the same case; undefined when one was not measured. */
+/** IOPS of one target as a fraction of another's; undefined when one was not measured. */
 export function ratio(
   summaries: readonly CaseSummary[],
   of: { caseName: string; target: string; reference: string },

@@ -15,7 +15,7 @@ export interface Measured {
   readonly idle: readonly IdleUse[];
 }
 
-/** Engine and replica daemon; the 8 MiB that a replica daemon may use per TiB are below 1 MiB at these sizes. */
+/** Of either daemon; what a replica daemon may use per TiB is below 1 MiB at these sizes. */
 const RSS_BYTES_MAX = 150 * MIB;
 const IDLE_CORE_SHARE_MAX = 0.01;
 const LATENCY_ABOVE_FLOOR_US_MAX = 60;

@@ -1,9 +1,10 @@
 /**
- * The floor's engine: the least Node program that serves NBD and fans out to N replicas. A yardstick, not a product.
+ * The floor's engine: the least Node program that serves NBD and fans out to N replicas. It is a
+ * yardstick, not a product.
  *
- * Requests travel on as they came, only the handle is exchanged for a slot number: writes and flushes to every
- * replica, reads to one. No checksums, no range lock, no epochs, no bounds but the client's own queue depth; a
- * replica that fails ends the process.
+ * Requests travel on as they came, only the handle is exchanged for a slot number: writes and
+ * flushes to every replica, reads to one. No checksums, no range lock, no epochs, no bounds but the
+ * client's own queue depth; a replica that fails ends the process.
  *
  *   node floor-engine.js --socket PATH --size BYTES --replica HOST:PORT [--replica …]
  */

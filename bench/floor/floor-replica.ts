@@ -1,5 +1,5 @@
 /**
- * The floor's replica: takes the requests of the floor's engine and does them with direct I/O on one file.
+ * The floor's replica: does the requests of the floor's engine with direct I/O on one file.
  *
  * No checksums, no metadata, no allocation: offset in the volume is offset in the file.
  *
@@ -21,10 +21,10 @@ import {
 import { Outbox, Turn } from './outbox.js';
 
 const POOL_BYTES = 256 * 1024 * 1024;
-/** Read answers up to here are copied side by side; larger ones are sent from where they were read to. */
+/** Read answers up to here are copied side by side; larger ones are sent without a copy. */
 const COPIED_READ_BYTES_MAX = 16 * 1024;
 
-/** Reads requests off one connection; a write's payload goes straight into an aligned buffer as it arrives. */
+/** Reads requests off one connection; a write's payload goes straight into an aligned buffer. */
 class RequestReader {
   readonly #header = Buffer.alloc(REQUEST_BYTES);
   #headerUsed = 0;
@@ -81,7 +81,7 @@ class RequestReader {
     }
   }
 
-  /** Copies what `chunk` has for the arriving write and starts it when whole; returns the bytes used. */
+  /** Copies what `chunk` has for the arriving write and starts it when whole. Returns bytes used. */
   #fill(buffer: AlignedBuffer, chunk: Buffer, at: number): number {
     const wanted = buffer.bytes.length - this.#bufferUsed;
     const take = Math.min(wanted, chunk.length - at);

@@ -1,8 +1,8 @@
 /**
  * Cuts a byte stream into messages of a fixed header and a payload, without copying.
  *
- * Neighbouring whole messages with the same route leave as one view; a message that arrives in parts is
- * held until it is whole, so that messages of several connections never mix on one socket.
+ * Neighbouring whole messages with the same route leave as one view; a message that arrives in
+ * parts is held until it is whole, so that messages of several connections never mix on a socket.
  */
 
 export abstract class MessageCutter<Route> {

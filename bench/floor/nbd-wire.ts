@@ -1,4 +1,4 @@
-/** The numbers of the NBD protocol that the floor speaks: fixed newstyle, simple replies, three commands. */
+/** The NBD that the floor speaks, in numbers: fixed newstyle, simple replies, three commands. */
 
 export const NBD_MAGIC = 0x4e42444d41474943n;
 export const OPTION_MAGIC = 0x49484156454f5054n;
@@ -16,7 +16,8 @@ export const OPTION_REPLY = { ACK: 1, INFO: 3, ERR_UNSUP: 0x80000001 } as const;
 export const INFO = { EXPORT: 0, BLOCK_SIZE: 3 } as const;
 export const COMMAND = { READ: 0, WRITE: 1, DISCONNECT: 2, FLUSH: 3 } as const;
 
-/** HAS_FLAGS | SEND_FLUSH | CAN_MULTI_CONN. A flush goes to every replica, so it covers all connections (D1). */
+/** HAS_FLAGS | SEND_FLUSH | CAN_MULTI_CONN. A flush goes to every replica, so it covers all
+ *  connections (D1). */
 export const TRANSMISSION_FLAGS = 0x1 | 0x4 | 0x100;
 /** FIXED_NEWSTYLE | NO_ZEROES */
 export const HANDSHAKE_FLAGS = 0x3;

@@ -1,15 +1,15 @@
 /**
  * What one socket has to send in this turn of the event loop, sent in one system call at its end.
  *
- * Small things are copied side by side into a slab, large ones are passed by reference. Bytes already
- * handed to the socket are never touched again; a full slab is dropped and left to the collector.
+ * Small things are copied side by side into a slab, large ones are passed by reference. Bytes
+ * already handed to the socket are never touched again; a full slab is left to the collector.
  */
 import type { Socket } from 'node:net';
 import { REPLY_BYTES, REPLY_MAGIC } from './nbd-wire.js';
 
 const SLAB_BYTES = 128 * 1024;
 
-/** Collects the outboxes that have something to send; one `setImmediate` per turn serves them all. */
+/** Collects the outboxes that have something to send; one `setImmediate` a turn serves them all. */
 export class Turn {
   #waiting: Outbox[] = [];
 
@@ -39,7 +39,7 @@ export class Outbox {
     readonly turn: Turn,
   ) {}
 
-  /** Sends a view without a copy; nobody may change it until it was sent. `onSent` calls back then. */
+  /** Sends a view without a copy; nobody may change it until `onSent` calls back. */
   push(view: Buffer, onSent?: () => void): void {
     this.#seal();
     this.#pieces.push(view);

@@ -11,8 +11,8 @@ export function aurochsTarget(copies: 1 | 3): Target {
     copies,
     commands: [],
     note:
-      'real daemons over loopback, one disk file per daemon. Write acknowledged by all copies, checksummed; ' +
-      'flush is a device flush and a synced metadata batch on all',
+      'real daemons over loopback, one disk file per daemon. Write acknowledged by all copies, ' +
+      'checksummed; flush is a device flush and a synced metadata batch on all',
     fioCopies: 1,
     measures: () => true,
     start: (context) => startAurochs(context, copies),

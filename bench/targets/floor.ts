@@ -1,4 +1,4 @@
-/** The floor: the least Node program of the same shape (bench/floor). Aurochs is judged as a fraction of it. */
+/** The floor: the least Node program of the same shape, of which Aurochs is judged as a fraction. */
 import { join } from 'node:path';
 import { allocateFiles } from './raw.js';
 import type { MeasuredProcess, RunningTarget, Target, TargetContext } from './target.js';

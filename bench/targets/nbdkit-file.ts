@@ -10,8 +10,8 @@ export function nbdkitTarget(): Target {
     copies: 1,
     commands: ['nbdkit'],
     note:
-      'nbdkit file, as it comes: buffered I/O. A write is acknowledged when it is in the page cache, reads come ' +
-      'from there; only flush (fdatasync) reaches the disk. The others use direct I/O',
+      'nbdkit file, as it comes: buffered I/O. A write is acknowledged when it is in the page ' +
+      'cache, reads come from there; only flush (fdatasync) reaches the disk. All others are direct',
     fioCopies: 1,
     measures: () => true,
     start: startNbdkit,

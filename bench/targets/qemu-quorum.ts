@@ -1,4 +1,4 @@
-/** QEMU's own replication: the quorum driver in one qemu-nbd over three qemu-nbd with a raw file each. */
+/** QEMU's own replication: quorum in one qemu-nbd over three qemu-nbd with a raw file each. */
 import { join } from 'node:path';
 import type { RunningChild } from '../child-registry.js';
 import { allocateFiles } from './raw.js';
@@ -13,9 +13,9 @@ export function qemuQuorumTarget(): Target {
     copies: 3,
     commands: ['qemu-nbd'],
     note:
-      'qemu-nbd with driver=quorum (vote-threshold=3, read-pattern=fifo) over three qemu-nbd on raw files ' +
-      '(cache=none, aio=io_uring or native), unix sockets. Write acknowledged by all copies; flush goes to ' +
-      'one copy after the other; reads come from the first copy',
+      'qemu-nbd with driver=quorum (vote-threshold=3, read-pattern=fifo) over three qemu-nbd on ' +
+      'raw files (cache=none, aio=io_uring or native), unix sockets. Write acknowledged by all ' +
+      'copies; flush goes to one copy after the other; reads come from the first copy',
     fioCopies: 1,
     measures: () => true,
     start: startQuorum,

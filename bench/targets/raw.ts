@@ -1,9 +1,9 @@
-/** The disk itself: fio on files with io_uring and direct I/O. The upper bound of everything else. */
+/** The disk itself: fio on files with io_uring and direct I/O. The bound of everything else. */
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { RunningTarget, Target, TargetContext } from './target.js';
 
-/** @param copies 3 writes three files side by side, each with the full queue depth; its rate is a third of fio's */
+/** @param copies 3 writes three files side by side, each with full depth; its rate is a third of fio's */
 export function rawTarget(copies: 1 | 3): Target {
   return {
     name: copies === 1 ? 'raw' : 'raw-x3',

@@ -23,7 +23,7 @@ export interface MeasuredProcess {
 export interface RunningTarget {
   readonly endpoint: FioEndpoint;
   readonly processes: readonly MeasuredProcess[];
-  /** Waits until what the last run left behind (dirty page cache) cannot disturb the next target. */
+  /** Waits until what the last run left behind (dirty page cache) cannot disturb the next one. */
   settle?(): Promise<void>;
 }
 
@@ -38,6 +38,7 @@ export interface Target {
   /** I/Os of fio per I/O of the client: 3 where fio itself writes three copies */
   readonly fioCopies: number;
   measures(benchCase: BenchCase): boolean;
-  /** @throws StorageError UNAVAILABLE when it cannot be started; the benchmark goes on without it */
+  /** @throws StorageError UNAVAILABLE when it cannot be started; the benchmark goes on without it
+   *  @throws StorageError UNAVAILABLE when it cannot be started; the benchmark goes on without it */
   start(context: TargetContext): Promise<RunningTarget>;
 }

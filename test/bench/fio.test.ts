@@ -80,7 +80,7 @@ describe('fio arguments', () => {
     );
   });
 
-  it('D1: flush-per-write is one flushing client per unit of depth, on both kinds of target', () => {
+  it('D1: flush-per-write is one flushing client per unit of depth, on every target', () => {
     const run = { benchCase: benchCase('flush-4k-x16'), sizeBytes: 4096, runMs: 250, seed: 7 };
     const clients = ['--iodepth=1', '--numjobs=16'];
     expect(fioArguments({ ...run, endpoint: nbd })).toEqual(

@@ -2,7 +2,12 @@ import { describe, expect, it } from 'vitest';
 import { BENCH_CASES, type BenchCase } from '../../bench/cases.js';
 import { summarizeProfile } from '../../bench/cpu-profile.js';
 import { parseBenchOptions } from '../../bench/options.js';
-import { parsePeakRss, parseProcessStat } from '../../bench/process-usage.js';
+import {
+  parseMachineCpu,
+  parsePeakRss,
+  parseProcessStat,
+  parseReapedCpu,
+} from '../../bench/process-usage.js';
 import { median, rotated, spread } from '../../bench/statistics.js';
 import { perClient, ratio, type Sample, summarize } from '../../bench/summary.js';
 import { verdicts } from '../../bench/verdict.js';
@@ -98,8 +103,14 @@ describe('/proc', () => {
   it('stat is read behind a name with blanks and parentheses', () => {
     const line = '4242 (node (x) y) S 17 4242 4242 0 -1 4194304 9 0 0 0 150 50 7 7 20 0 11 0 1 2 3';
     expect(parseProcessStat(line)).toEqual({ pid: 4242, parentPid: 17, cpuSeconds: 2 });
+    expect(parseReapedCpu(line)).toBe(0.14);
     expect(parseProcessStat('')).toBeUndefined();
     expect(parseProcessStat('12 (cut')).toBeUndefined();
+  });
+
+  it('the machine is busy with all but idle and waiting for I/O', () => {
+    expect(parseMachineCpu('cpu  100 1 200 7777 888 3 4 92 0 0\ncpu0 1 1\n')).toBe(4);
+    expect(parseMachineCpu('intr 5')).toBeUndefined();
   });
 
   it('peak memory is VmHWM', () => {
