@@ -81,7 +81,7 @@ class RequestReader {
     }
   }
 
-  /** Copies what `chunk` has for the arriving write and starts it when whole. Returns bytes used. */
+  /** Copies what `chunk` has for the arriving write and starts it when whole; returns bytes used */
   #fill(buffer: AlignedBuffer, chunk: Buffer, at: number): number {
     const wanted = buffer.bytes.length - this.#bufferUsed;
     const take = Math.min(wanted, chunk.length - at);

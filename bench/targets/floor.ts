@@ -1,4 +1,4 @@
-/** The floor: the least Node program of the same shape, of which Aurochs is judged as a fraction. */
+/** The floor: the least Node program of the same shape, of which Aurochs is to reach a fraction. */
 import { join } from 'node:path';
 import { allocateFiles } from './raw.js';
 import type { MeasuredProcess, RunningTarget, Target, TargetContext } from './target.js';

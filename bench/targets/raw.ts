@@ -3,7 +3,7 @@ import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { RunningTarget, Target, TargetContext } from './target.js';
 
-/** @param copies 3 writes three files side by side, each with full depth; its rate is a third of fio's */
+/** @param copies 3 writes three files side by side; the rate is then a third of fio's */
 export function rawTarget(copies: 1 | 3): Target {
   return {
     name: copies === 1 ? 'raw' : 'raw-x3',

@@ -39,6 +39,6 @@ export interface Target {
   readonly fioCopies: number;
   measures(benchCase: BenchCase): boolean;
   /** @throws StorageError UNAVAILABLE when it cannot be started; the benchmark goes on without it
-   *  @throws StorageError UNAVAILABLE when it cannot be started; the benchmark goes on without it */
+   *  @throws StorageError UNAVAILABLE: it cannot be started; the benchmark goes on without it */
   start(context: TargetContext): Promise<RunningTarget>;
 }
