@@ -217,6 +217,13 @@ describe('tidy: documents', () => {
     expect(wrong.map(([code]) => code)).toEqual([]);
   });
 
+  it('docs/testing.md names only tests that exist', () => {
+    const text = byName.get('docs/testing.md')?.text ?? '';
+    const named = [...text.matchAll(/`([a-z/-]+\.test\.ts)`/g)].map(([, name = '']) => name);
+    expect(named.length).toBeGreaterThan(0);
+    expect(named.filter((name) => !byName.has(`test/${name}`))).toEqual([]);
+  });
+
   it('have no link that leads nowhere', () => {
     expect(documents.flatMap((file) => brokenLinks(file, byName))).toEqual([]);
   });
