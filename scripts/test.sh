@@ -4,7 +4,11 @@
 # only if nothing failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-bash scripts/setup.sh test || exit 1
+if ! bash scripts/setup.sh test; then
+  echo "set-up failed; no test ran"
+  echo "0 passed, 1 failed"
+  exit 1
+fi
 
 lint_failed=0
 echo "lint: biome check"
