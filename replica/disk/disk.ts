@@ -4,14 +4,19 @@
  * A disk is a block device or a file, paired with one LevelDB under the daemon's data directory
  * (docs/on-disk-format.md). Either without the other is refused, and so is anything older, shorter or foreign.
  */
+import { randomBytes as nodeRandomBytes } from 'node:crypto';
 import type { BlockDevice, BufferPool } from '../../common/block-device.js';
 import type { Clock } from '../../common/clock.js';
-import { StorageError } from '../../common/errors.js';
 import type { Logger } from '../../common/log.js';
+import { openBlockDevice } from '../../native/index.js';
 import type { Membership } from '../../proto/control.js';
 import type { ReplicaStore } from '../replica-store.js';
 import type { OpenKv } from '../store/kv.js';
+import { openLevelKv } from '../store/level-kv.js';
 import type { StoreCounters } from '../store/store-counters.js';
+import { DirectoryMetaHome, type MetaHome } from './meta-home.js';
+import { mountDisk } from './mount.js';
+import { MountedDisk } from './mounted-disk.js';
 
 export interface DiskIdentity {
   readonly clusterId: string;
@@ -35,12 +40,14 @@ export interface DiskOptions {
   readonly clock: Clock;
   /** Kept back from volumes, in bytes; default 2 % of the disk, at most 4 GiB. */
   readonly reserveBytes?: number;
-  /** Memory for extent records of this disk; default 24 MiB. See also `cache`. */
+  /** Memory for extent records of this disk; default 24 MiB. */
   readonly cacheBytes?: number;
   /** Opens the device for exclusive use; default: native, with a lock. */
   readonly openDevice?: (path: string) => Promise<BlockDevice>;
   /** default: LevelDB */
   readonly openKv?: OpenKv;
+  /** The files around the disk; default: in `metaDir`. */
+  readonly home?: MetaHome;
   /** default: node:crypto */
   readonly randomBytes?: (lengthBytes: number) => Buffer;
 }
@@ -131,10 +138,26 @@ export interface Disk {
 
 /** Opens or, where it is provably empty, formats a disk.
  *  @throws StorageError DISK_FOREIGN | DISK_NOT_EMPTY | DISK_TRUNCATED | DISK_ROLLED_BACK | DISK_MISMATCH | DISK_LOCKED |
- *  IDENTITY_MISMATCH | VERSION_UNSUPPORTED | CORRUPT_METADATA | NO_SPACE (too small) | NOT_FOUND | IO_ERROR
+ *  INVALID_ARGUMENT | VERSION_UNSUPPORTED | CORRUPT_METADATA | NO_SPACE (too small) | NOT_FOUND | IO_ERROR
  *  @see docs/on-disk-format.md#opening */
-export function openDisk(options: DiskOptions): Promise<Disk> {
-  return Promise.reject(
-    new StorageError('UNSUPPORTED', `disk ${options.path}: the store is not written yet`),
-  );
+export async function openDisk(options: DiskOptions): Promise<Disk> {
+  const randomBytes = options.randomBytes ?? nodeRandomBytes;
+  const mount = await mountDisk({
+    path: options.path,
+    ...(options.sizeBytes === undefined ? {} : { sizeBytes: options.sizeBytes }),
+    identity: options.identity,
+    home: options.home ?? new DirectoryMetaHome(options.metaDir),
+    pool: options.pool,
+    openDevice: options.openDevice ?? ((path) => openBlockDevice(path, { exclusive: true })),
+    openKv: options.openKv ?? openLevelKv,
+    randomBytes,
+  });
+  const disk = new MountedDisk({ mount, disk: options, randomBytes });
+  try {
+    await disk.start();
+  } catch (error) {
+    await disk.close();
+    throw error;
+  }
+  return disk;
 }

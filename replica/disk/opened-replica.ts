@@ -1,0 +1,209 @@
+/** One replica in use: its durable record, and the store that carries its data. */
+import { StorageError, toStorageError } from '../../common/errors.js';
+import type { Membership } from '../../proto/control.js';
+import type { ReplicaStore } from '../replica-store.js';
+import { DirtyRegions } from '../store/dirty-regions.js';
+import { ExtentStore } from '../store/extent-store.js';
+import { replicaKey } from '../store/keys.js';
+import type { BatchBuilder } from '../store/metadata-writer.js';
+import { type DiskServices, StoreContext } from '../store/store-context.js';
+import type { StoreCounters } from '../store/store-counters.js';
+import type { ReplicaHandle, ReplicaRecord } from './disk.js';
+import { rescanReplica, type ScannedReplica } from './metadata-scan.js';
+import { type StoredReplica, storedReplicaBody } from './stored-replica.js';
+
+export interface OpenedReplicaOptions {
+  readonly services: DiskServices;
+  readonly replica: ScannedReplica;
+  readonly incarnation: string;
+  readonly bootId: string;
+  /** why the disk can serve nobody any more */
+  readonly diskFailure: () => StorageError | undefined;
+  /** physical extents that no record names any more */
+  readonly release: (physical: readonly number[]) => void;
+  readonly onClosed: (replica: OpenedReplica) => void;
+}
+
+export class OpenedReplica implements ReplicaHandle {
+  readonly counters: StoreCounters;
+  readonly #options: OpenedReplicaOptions;
+  readonly #replica: ScannedReplica;
+  #context: StoreContext;
+  #store: ExtentStore;
+  /** the checksums of inherited dirty regions were true when they were loaded */
+  #proven: boolean;
+  #closing: Promise<void> | undefined;
+
+  private constructor(options: OpenedReplicaOptions, proven: boolean) {
+    this.#options = options;
+    this.#replica = options.replica;
+    this.counters = options.services.counters;
+    this.#proven = proven;
+    this.#context = this.#makeContext();
+    this.#store = this.#makeStore();
+  }
+
+  /** P7, P10: judges how the replica was left, and notes durably who opened it, before anything is done with it. */
+  static async open(options: OpenedReplicaOptions): Promise<OpenedReplica> {
+    const { replica, incarnation, bootId } = options;
+    const { record, dirtyRegions } = replica;
+    const unclean = !record.closed && dirtyRegions.length > 0;
+    const lostPower = unclean && record.bootId !== bootId;
+    const handle = new OpenedReplica(options, record.closed);
+    await handle.#change({
+      lossy: (record.lossy || lostPower) && dirtyRegions.length > 0,
+      lastIncarnation: incarnation,
+      bootId,
+      closed: false,
+    });
+    return handle;
+  }
+
+  get volume(): string {
+    return this.#replica.record.volume;
+  }
+
+  get replicaId(): string {
+    return this.#replica.record.replicaId;
+  }
+
+  get sizeBytes(): number {
+    return this.#replica.record.sizeBytes;
+  }
+
+  get record(): ReplicaRecord {
+    return this.#replica.record;
+  }
+
+  get epoch(): number {
+    return this.#replica.record.epoch;
+  }
+
+  get engineId(): string {
+    return this.#replica.record.engineId;
+  }
+
+  get membership(): Membership {
+    return this.#replica.record.membership;
+  }
+
+  get store(): ReplicaStore {
+    return this.#store;
+  }
+
+  get restartedDirty(): boolean {
+    return !this.#proven && this.#context.regions.inheritedCount > 0;
+  }
+
+  get lossy(): boolean {
+    return this.#replica.record.lossy;
+  }
+
+  get dirtyCount(): number {
+    return this.#context.regions.dirtyCount;
+  }
+
+  /** The disk has failed. */
+  fail(cause: Error): void {
+    this.#context.fail(cause);
+  }
+
+  async setEpoch(epoch: number, engineId: string): Promise<void> {
+    const { record } = this.#replica;
+    if (!Number.isSafeInteger(epoch) || epoch < record.epoch) {
+      throw new StorageError(
+        'STALE_EPOCH',
+        `epoch ${epoch} of volume ${this.volume}: ${record.epoch} is stored`,
+        { volume: this.volume, replica: this.replicaId, epoch: record.epoch },
+      );
+    }
+    await this.#change({ epoch, engineId });
+  }
+
+  async setMembership(membership: Membership): Promise<void> {
+    await this.#change({ membership });
+  }
+
+  async reopen(): Promise<void> {
+    const { services, release } = this.#options;
+    if (this.#closing !== undefined) throw this.#closedError();
+    this.#checkDisk();
+    await this.#store.close({ save: false });
+    await services.writer.drained();
+    this.#checkDisk();
+    const before = this.#replica.map;
+    await rescanReplica(services.kv, this.#replica);
+    const kept = new Set(this.#replica.map.physicals());
+    release([...before.physicals()].filter((physical) => !kept.has(physical)));
+    this.#proven = false;
+    this.#context = this.#makeContext();
+    this.#store = this.#makeStore();
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    const { services, onClosed } = this.#options;
+    try {
+      await this.#store.close({ save: true });
+      this.#replica.dirtyRegions = this.#context.regions.numbers();
+      await this.#put({ closed: true });
+    } catch (error) {
+      const fact = { volume: this.volume, replica: this.replicaId, err: error };
+      services.log.warn(fact, 'replica was not closed in order');
+    }
+    onClosed(this);
+  }
+
+  #makeContext(): StoreContext {
+    const { record, number, map, dirtyRegions } = this.#replica;
+    const { volume, replicaId, sizeBytes } = record;
+    const regions = new DirtyRegions(map.extents);
+    for (const region of dirtyRegions) regions.inherit(region, this.#proven);
+    const identity = { volume, replicaId, sizeBytes, number };
+    return new StoreContext(this.#options.services, identity, { map, regions });
+  }
+
+  #makeStore(): ExtentStore {
+    return new ExtentStore(this.#context, (batch, lastOne) => {
+      if (lastOne && this.#replica.record.lossy) this.#fill(batch, { lossy: false });
+    });
+  }
+
+  async #change(change: Partial<StoredReplica>): Promise<void> {
+    if (this.#closing !== undefined) throw this.#closedError();
+    this.#checkDisk();
+    await this.#put(change);
+  }
+
+  async #put(change: Partial<StoredReplica>): Promise<void> {
+    const { writer } = this.#options.services;
+    try {
+      await writer.submit((batch) => this.#fill(batch, change), { sync: true });
+    } catch (error) {
+      throw toStorageError(error, `store record of volume ${this.volume}`);
+    }
+  }
+
+  /** The record in memory changes when its batch is built; whoever reads it earlier than the answer sees what is about to
+   *  be durable, and never something older than what is. */
+  #fill(batch: BatchBuilder, change: Partial<StoredReplica>): void {
+    const replica = this.#replica;
+    const record = { ...replica.record, ...change };
+    const key = replicaKey(replica.number);
+    replica.recordSeal = batch.put(0, key, storedReplicaBody(record), replica.recordSeal);
+    replica.record = record;
+  }
+
+  #checkDisk(): void {
+    const failure = this.#options.diskFailure();
+    if (failure !== undefined) throw failure;
+  }
+
+  #closedError(): StorageError {
+    return new StorageError('CLOSED', `volume ${this.volume} is closed`, { volume: this.volume });
+  }
+}

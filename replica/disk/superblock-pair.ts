@@ -1,0 +1,83 @@
+/** Reads and writes both copies of a superblock, and looks whether a disk is empty. */
+import type { BlockDevice, BufferPool } from '../../common/block-device.js';
+import { BLOCK_SIZE, MIB, roundDown } from '../../common/units.js';
+import {
+  decodeSuperblock,
+  encodeSuperblock,
+  isZero,
+  SUPERBLOCK_BYTES,
+  SUPERBLOCK_OFFSETS,
+  type Superblock,
+  type SuperblockCopy,
+} from './superblock.js';
+
+/** Spread over the disk, besides its first and last MiB. */
+const SAMPLES = 64;
+
+export interface DeviceAccess {
+  readonly device: BlockDevice;
+  readonly pool: BufferPool;
+}
+
+/** @throws StorageError IO_ERROR of a copy that cannot be read (an unreadable one is not a torn one) */
+export async function readSuperblocks(access: DeviceAccess): Promise<SuperblockCopy[]> {
+  const copies: SuperblockCopy[] = [];
+  for (const offset of SUPERBLOCK_OFFSETS) {
+    copies.push(await readAt(access, offset, SUPERBLOCK_BYTES, decodeSuperblock));
+  }
+  return copies;
+}
+
+/** One copy after the other, each on stable storage before the next is touched: a torn write harms only one. */
+export async function writeSuperblocks(
+  access: DeviceAccess,
+  superblock: Superblock,
+): Promise<void> {
+  const { device, pool } = access;
+  const buffer = pool.acquire(SUPERBLOCK_BYTES);
+  try {
+    encodeSuperblock(superblock).copy(buffer.bytes);
+    for (const offset of SUPERBLOCK_OFFSETS) {
+      await device.write(offset, buffer.bytes);
+      await device.flush();
+    }
+  } finally {
+    buffer.release();
+  }
+}
+
+/** The first offset found that is not zero: the first and last MiB are read whole, the rest is sampled.
+ *  @param ignoreSuperblocks  left-overs of our own interrupted formatting do not count */
+export async function findContent(
+  access: DeviceAccess,
+  options: { ignoreSuperblocks: boolean },
+): Promise<number | undefined> {
+  const { sizeBytes } = access.device;
+  const offsets = new Map<number, number>();
+  for (let at = 0; at < MIB; at += BLOCK_SIZE) offsets.set(at, BLOCK_SIZE);
+  for (let n = 1; n < SAMPLES; n += 1) {
+    offsets.set(roundDown(Math.floor((sizeBytes / SAMPLES) * n), BLOCK_SIZE), BLOCK_SIZE);
+  }
+  const last = roundDown(sizeBytes - MIB, BLOCK_SIZE);
+  for (let at = last; at + BLOCK_SIZE <= sizeBytes; at += BLOCK_SIZE) offsets.set(at, BLOCK_SIZE);
+  if (options.ignoreSuperblocks) for (const offset of SUPERBLOCK_OFFSETS) offsets.delete(offset);
+  for (const [offset, length] of offsets) {
+    if (!(await readAt(access, offset, length, isZero))) return offset;
+  }
+  return undefined;
+}
+
+async function readAt<T>(
+  { device, pool }: DeviceAccess,
+  offsetBytes: number,
+  lengthBytes: number,
+  judge: (bytes: Buffer) => T,
+): Promise<T> {
+  const buffer = pool.acquire(lengthBytes);
+  try {
+    await device.read(offsetBytes, buffer.bytes);
+    return judge(buffer.bytes);
+  } finally {
+    buffer.release();
+  }
+}

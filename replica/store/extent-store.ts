@@ -1,0 +1,166 @@
+/** ReplicaStore over extents: argument checks, and the parts put together. */
+
+import type { AlignedBuffer } from '../../common/block-device.js';
+import { StorageError, toStorageError } from '../../common/errors.js';
+import {
+  BLOCK_SIZE,
+  EXTENT_SIZE,
+  REGION_SIZE,
+  VOLUME_SIZE_MAX,
+  WIRE_IO_BYTES_MAX,
+} from '../../common/units.js';
+import type { MapRun, ReplicaStore, StoredRead } from '../replica-store.js';
+import { ExtentReader } from './extent-reader.js';
+import { ExtentRecords } from './extent-records.js';
+import { ExtentTrimmer } from './extent-trimmer.js';
+import { ExtentWriter } from './extent-writer.js';
+import type { BatchBuilder } from './metadata-writer.js';
+import { RegionCleaner } from './region-cleaner.js';
+import type { StoreContext } from './store-context.js';
+
+export class ExtentStore implements ReplicaStore {
+  readonly volume: string;
+  readonly replicaId: string;
+  readonly sizeBytes: number;
+  readonly #context: StoreContext;
+  readonly #records: ExtentRecords;
+  readonly #reader: ExtentReader;
+  readonly #writer: ExtentWriter;
+  readonly #trimmer: ExtentTrimmer;
+  readonly #cleaner: RegionCleaner;
+
+  /** @param inheritedCleaned  see RegionCleaner */
+  constructor(
+    context: StoreContext,
+    inheritedCleaned: (batch: BatchBuilder, lastOne: boolean) => void,
+  ) {
+    this.volume = context.identity.volume;
+    this.replicaId = context.identity.replicaId;
+    this.sizeBytes = context.identity.sizeBytes;
+    this.#context = context;
+    this.#records = new ExtentRecords(context);
+    this.#reader = new ExtentReader(context, this.#records);
+    this.#writer = new ExtentWriter(context, this.#records);
+    this.#trimmer = new ExtentTrimmer(context, this.#records);
+    this.#cleaner = new RegionCleaner(context, this.#records, inheritedCleaned);
+  }
+
+  get failedReason(): string | undefined {
+    return this.#context.failure?.message;
+  }
+
+  get allocatedBytes(): number {
+    return this.#context.map.allocated * EXTENT_SIZE;
+  }
+
+  read(offsetBytes: number, lengthBytes: number, options?: { raw?: boolean }): Promise<StoredRead> {
+    try {
+      this.#context.check();
+      this.#context.checkRange('read', offsetBytes, lengthBytes, WIRE_IO_BYTES_MAX);
+      return this.#reader.read(offsetBytes, lengthBytes, options?.raw === true);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  write(offsetBytes: number, data: AlignedBuffer, checksums: Buffer): Promise<void> {
+    try {
+      this.#context.check();
+      const lengthBytes = data.bytes.length;
+      this.#context.checkRange('write', offsetBytes, lengthBytes, WIRE_IO_BYTES_MAX);
+      if (checksums.length * BLOCK_SIZE !== lengthBytes * 4) {
+        const text = `${checksums.length} bytes of checksums for ${lengthBytes} bytes`;
+        throw new StorageError('INVALID_ARGUMENT', text);
+      }
+    } catch (error) {
+      data.release();
+      return Promise.reject(error);
+    }
+    return this.#writer.write(offsetBytes, data, checksums);
+  }
+
+  async trim(offsetBytes: number, lengthBytes: number): Promise<void> {
+    this.#context.check();
+    this.#context.checkRange('trim', offsetBytes, lengthBytes, VOLUME_SIZE_MAX);
+    await this.#trimmer.trim(offsetBytes, lengthBytes);
+  }
+
+  async writeZeroes(
+    offsetBytes: number,
+    lengthBytes: number,
+    options: { noHole: boolean },
+  ): Promise<void> {
+    this.#context.check();
+    this.#context.checkRange('write zeroes', offsetBytes, lengthBytes, VOLUME_SIZE_MAX);
+    if (!options.noHole) {
+      await this.#trimmer.trim(offsetBytes, lengthBytes);
+      return;
+    }
+    const end = offsetBytes + lengthBytes;
+    for (let at = offsetBytes; at < end; ) {
+      const stop = Math.min(end, at - (at % EXTENT_SIZE) + EXTENT_SIZE);
+      await this.#writer.writeZeroes(at, stop - at);
+      at = stop;
+    }
+  }
+
+  async flush(): Promise<void> {
+    const { disk } = this.#context;
+    this.#context.enter();
+    try {
+      const outcomes = await Promise.allSettled([disk.flush(), disk.writer.sync()]);
+      for (const outcome of outcomes) {
+        if (outcome.status !== 'rejected') continue;
+        const error = toStorageError(outcome.reason, `flush of volume ${this.volume}`);
+        this.#context.fail(error);
+        throw error;
+      }
+      this.#context.checkFailure();
+      disk.counters.flushes += 1;
+    } finally {
+      this.#context.leave();
+    }
+  }
+
+  async map(offsetBytes: number, lengthBytes: number, runsMax: number): Promise<MapRun[]> {
+    this.#context.check();
+    this.#context.checkRange('map', offsetBytes, lengthBytes, VOLUME_SIZE_MAX);
+    if (!Number.isSafeInteger(runsMax) || runsMax < 1) {
+      throw new StorageError('INVALID_ARGUMENT', `map with ${runsMax} runs`);
+    }
+    return await this.#reader.map(offsetBytes, lengthBytes, runsMax);
+  }
+
+  async clean(regionNumber: number, tag: { epoch: number; counter: number }): Promise<void> {
+    const regions = Math.ceil(this.sizeBytes / REGION_SIZE);
+    if (!Number.isSafeInteger(regionNumber) || regionNumber < 0 || regionNumber >= regions) {
+      const text = `region ${regionNumber} of volume ${this.volume}, which has ${regions}`;
+      throw new StorageError('OUT_OF_RANGE', text);
+    }
+    const whole = Number.isSafeInteger(tag.epoch) && Number.isSafeInteger(tag.counter);
+    if (!whole || tag.epoch < 0 || tag.counter < 0 || tag.epoch + tag.counter === 0) {
+      throw new StorageError('INVALID_ARGUMENT', `tag ${tag.epoch}.${tag.counter}`);
+    }
+    await this.#cleaner.clean(regionNumber, tag);
+  }
+
+  dirtyRegions(): number[] {
+    return this.#context.regions.numbers();
+  }
+
+  /** Refuses new operations and waits for the ones in flight. With `save` everything is on stable storage when it resolves,
+   *  and the records in the cache are stored. @throws StorageError (only with `save`) */
+  async close(options: { save: boolean }): Promise<void> {
+    await this.#context.close();
+    const { disk } = this.#context;
+    try {
+      if (!options.save) return;
+      this.#context.checkFailure();
+      await disk.flush();
+      await this.#records.writeBack(this.#records.changedSlots());
+      await disk.writer.sync();
+    } finally {
+      disk.cache.dropOwner(this.#records);
+    }
+  }
+}
