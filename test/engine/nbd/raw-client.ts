@@ -242,7 +242,9 @@ export class RawClient {
   }
 
   async #readChunks(read: RequestFields | undefined): Promise<Reply> {
-    const data: Buffer = Buffer.alloc(read?.length ?? 0, 0xee);
+    // a READ that long is refused, and nothing is received for it
+    const lengthBytes = read?.length ?? 0;
+    const data: Buffer = Buffer.alloc(lengthBytes > 1 << 26 ? 0 : lengthBytes, 0xee);
     const base = Number(read?.offset ?? 0);
     let status: Buffer | undefined;
     let error = 0;
