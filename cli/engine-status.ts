@@ -1,4 +1,5 @@
 /** Asks a standalone engine for its state over the control socket. */
+import path from 'node:path';
 import { StorageError } from '../common/errors.js';
 import { EngineControlClient, type EngineStatus } from '../proto/control.js';
 
@@ -12,6 +13,12 @@ export type ConnectEngine = (address: string) => StatusClient;
 
 const connectControl: ConnectEngine = (address) => new EngineControlClient({ address });
 
+/** A relative socket path is meant from the working directory, as in every shell. */
+export function absoluteAddress(address: string): string {
+  const match = /^unix:(.+)$/.exec(address);
+  return match?.[1] === undefined ? address : `unix:${path.resolve(match[1])}`;
+}
+
 /** @throws StorageError INVALID_ARGUMENT (no address) | NOT_FOUND (the engine serves another
  *  volume) | what the call says, such as UNAVAILABLE or DEADLINE */
 export async function engineStatus(
@@ -23,7 +30,7 @@ export async function engineStatus(
       hint: 'add --engine unix:PATH, the control socket of the engine',
     });
   }
-  const client = (options.connect ?? connectControl)(options.engine);
+  const client = (options.connect ?? connectControl)(absoluteAddress(options.engine));
   try {
     const status = await client.status();
     if (status.volume === volume) return status;

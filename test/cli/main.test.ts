@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { engineStatus, type StatusClient } from '../../cli/engine-status.js';
+import { absoluteAddress, engineStatus, type StatusClient } from '../../cli/engine-status.js';
 import { createProgram, main } from '../../cli/main.js';
 import { renderReplicas } from '../../cli/replica-command.js';
 import { describeError } from '../../cli/report.js';
@@ -155,6 +155,12 @@ describe('volume show and replica ls', () => {
     closed = 0;
     expect(await engineStatus('demo', { engine: 'unix:/x', connect })).toBe(status);
     expect(closed).toBe(1);
+  });
+
+  it('take a socket path from the working directory', () => {
+    expect(absoluteAddress('unix:run/x.sock')).toBe(`unix:${process.cwd()}/run/x.sock`);
+    expect(absoluteAddress('unix:/run/x.sock')).toBe('unix:/run/x.sock');
+    expect(absoluteAddress('10.0.0.1:9501')).toBe('10.0.0.1:9501');
   });
 
   it('refuse an engine that serves another volume, and close', async () => {
