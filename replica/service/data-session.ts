@@ -333,6 +333,9 @@ export class DataSession implements MessageStreamHandlers, IoBatchVisitor {
     this.#options.log.warn(
       {
         peer: this.peer,
+        volume: this.#context?.store.volume,
+        replica: this.#context?.store.replicaId,
+        replicaFailed: this.#context?.store.failedReason,
         op: request.op,
         offsetBytes: request.offsetBytes,
         lengthBytes: request.lengthBytes,
