@@ -11,7 +11,7 @@ export function nbdkitTarget(): Target {
     commands: ['nbdkit'],
     note:
       'nbdkit file, as it comes: buffered I/O. A write is acknowledged when it is in the page ' +
-      'cache, reads come from there; only flush (fdatasync) reaches the disk. The others are direct',
+      'cache, reads come from there; only flush (fdatasync) reaches the disk. All others: direct',
     fioCopies: 1,
     measures: () => true,
     start: startNbdkit,

@@ -38,7 +38,6 @@ export interface Target {
   /** I/Os of fio per I/O of the client: 3 where fio itself writes three copies */
   readonly fioCopies: number;
   measures(benchCase: BenchCase): boolean;
-  /** @throws StorageError UNAVAILABLE when it cannot be started; the benchmark goes on without it
-   *  @throws StorageError UNAVAILABLE: it cannot be started; the benchmark goes on without it */
+  /** @throws StorageError UNAVAILABLE when it cannot be started; the session goes on without it */
   start(context: TargetContext): Promise<RunningTarget>;
 }
