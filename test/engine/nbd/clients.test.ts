@@ -101,9 +101,10 @@ describe('real clients', () => {
     expect(info['virtual-size']).toBe(SIZE);
     const map = JSON.parse(await run('qemu-img', 'map', '--output=json', '-f', 'raw', nbd));
     expect(map[1]).toMatchObject({ start: MIB, length: MIB, zero: true });
-    await under.volume.write(5, 1, [Buffer.from([under.volume.peek(5, 1)[0] ?? 0 ^ 1])], {
-      fua: false,
-    });
+    const flipped = under.volume.peek(5, 1).map((byte) => byte ^ 1);
+    await under.volume.write(5, 1, [Buffer.from(flipped)], { fua: false });
+    const compare = run('qemu-img', 'compare', '-f', 'raw', '-F', 'raw', image, nbd);
+    await expect(compare, 'one byte differs').rejects.toMatchObject({ code: 1 });
     const back = temporary('back');
     await run('qemu-img', 'convert', '-f', 'raw', '-O', 'raw', nbd, back);
     expect((await readFile(back)).equals(under.volume.peek(0, SIZE))).toBe(true);

@@ -145,6 +145,14 @@ export class RawClient {
     return all.subarray(0, lengthBytes);
   }
 
+  /** Cookie of the reply that comes next, which stays to be read. */
+  async peekCookie(): Promise<bigint> {
+    const head = await this.read(16);
+    this.#chunks.unshift(head);
+    this.#have += head.length;
+    return head.readBigUInt64BE(8);
+  }
+
   /** Resolves with whatever was still sent when the server has closed the connection. */
   async closed(): Promise<Buffer> {
     while (!this.#ended) {
