@@ -32,8 +32,8 @@ const E = H2_ERROR;
 
 /** An established client that must not notice what others do. */
 async function bystander(server: ServerSide): Promise<() => Promise<void>> {
-  const client = await connectClient(server.listener.address);
   const index = server.recorders.length;
+  const client = await connectClient(server.listener.address);
   client.stream.send(new TestMessage(Buffer.from('first')));
   const { stream, recorder } = await server.stream(index);
   return async () => {

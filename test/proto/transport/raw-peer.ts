@@ -68,7 +68,7 @@ export class RawPeer {
 
   static async connect(address: string): Promise<RawPeer> {
     const port = Number(address.split(':')[1]);
-    const socket = net.connect({ port, host: '127.0.0.1', allowHalfOpen: true });
+    const socket = net.connect({ port, host: '127.0.0.1' });
     await new Promise<void>((resolve) => socket.once('connect', () => resolve()));
     return new RawPeer(socket);
   }
