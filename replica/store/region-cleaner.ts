@@ -33,7 +33,7 @@ export class RegionCleaner {
     const { cleanTurn } = context.disk;
     context.enter();
     try {
-      await cleanTurn.acquire(1);
+      if (!cleanTurn.tryAcquire(1)) await cleanTurn.acquire(1);
       try {
         await this.#cleanInTurn(region, tag);
       } finally {
