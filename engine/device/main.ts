@@ -20,7 +20,8 @@ function parseConfig(argv: string[]): DeviceConfig {
   const { values } = parseArgs({ args: argv, options, strict: true });
   const text = (name: string): string => {
     const value = values[name];
-    if (typeof value === 'string' && value !== '') return value;
+    // The empty export name is a name: the server's default export.
+    if (typeof value === 'string' && (value !== '' || name === 'export')) return value;
     throw new StorageError('INVALID_ARGUMENT', `--${name} is missing`);
   };
   const number = (name: string): number => {
@@ -58,6 +59,7 @@ async function run(): Promise<void> {
     log,
   });
   process.on('SIGTERM', () => {
+    log.info('SIGTERM: detach');
     device.detach().then(
       () => process.exit(0),
       (error: unknown) => {

@@ -3,7 +3,7 @@
  *
  * Frames of one turn of the event loop leave in one write: small ones are copied into a staging buffer, large ones go
  * by reference and are held until the socket let go of them. Received bytes are handed on in place; only a reply that
- * spans two reads is assembled, in the one buffer that exists for that.
+ * spans two reads is assembled, in the one buffer that exists for that, most of it received there directly.
  */
 import assert from 'node:assert';
 import { connect as connectSocket, type Socket } from 'node:net';
@@ -25,6 +25,8 @@ const STAGING_BYTES = 256 * KIB;
 /** Frames up to this length are copied: cheaper than one more piece in a gathered write. */
 const COPIED_FRAME_BYTES_MAX = 16 * KIB;
 const STAGING_KEPT_MAX = 4;
+/** A rest this long is received in its place; less goes through the receive buffer, with what follows it. */
+const DIRECT_BYTES_MIN = 64 * KIB;
 
 export interface NbdConnectionOptions {
   readonly socketPath: string;
@@ -80,9 +82,9 @@ export class NbdConnection {
     this.#socket = connectSocket({
       path: options.socketPath,
       onread: {
-        buffer: this.#receive,
-        callback: (lengthBytes) => {
-          this.#onBytes(lengthBytes);
+        buffer: () => this.#nextBuffer(),
+        callback: (lengthBytes, buffer) => {
+          this.#onBytes(lengthBytes, buffer);
           return true;
         },
       },
@@ -191,11 +193,21 @@ export class NbdConnection {
     });
   }
 
-  #onBytes(lengthBytes: number): void {
+  /** Where the next bytes go: the rest of a long read straight to its place. */
+  #nextBuffer(): Uint8Array {
+    const request = this.#assembledRequest;
+    if (request === undefined) return this.#receive;
+    const total = replyBytes(request, this.#assembly.readUInt32BE(4));
+    if (total - this.#assembled < DIRECT_BYTES_MIN) return this.#receive;
+    return this.#assembly.subarray(this.#assembled, total);
+  }
+
+  #onBytes(lengthBytes: number, buffer: Uint8Array): void {
     if (this.#closed) return;
     const bytes = this.#receive.subarray(0, lengthBytes);
     try {
-      if (this.#handshake !== undefined) this.#takeHandshake(this.#handshake, bytes);
+      if (buffer !== this.#receive) this.#takeDirect(lengthBytes);
+      else if (this.#handshake !== undefined) this.#takeHandshake(this.#handshake, bytes);
       else this.#takeReplies(bytes);
     } catch (error) {
       if (!(error instanceof StorageError)) throw error;
@@ -236,6 +248,18 @@ export class NbdConnection {
       bytes.copy(this.#assembly, this.#assembled, at);
       this.#assembled += bytes.length - at;
     }
+  }
+
+  #takeDirect(lengthBytes: number): void {
+    const request = this.#assembledRequest;
+    assert(request !== undefined);
+    this.#assembled += lengthBytes;
+    const errno = this.#assembly.readUInt32BE(4);
+    const total = replyBytes(request, errno);
+    if (this.#assembled < total) return;
+    this.#assembledRequest = undefined;
+    this.#assembled = 0;
+    this.#deliver(request, errno, this.#assembly.subarray(0, total));
   }
 
   /** Takes what belongs to the reply under assembly; returns how many bytes that were. */
