@@ -44,6 +44,7 @@ export class InFlightWindow {
   readonly #regions = new Map<number, number>();
   /** Highest id once even regions overflowed: the whole volume is in doubt until it is covered. */
   #wholeThrough = -1;
+  #ackedThrough = -1;
   #inherited: WindowRange[] = [];
 
   constructor(options: InFlightWindowOptions) {
@@ -75,6 +76,9 @@ export class InFlightWindow {
 
   /** Every member has acknowledged all ids up to and including `id`: those ranges are equal. */
   ackThrough(id: number): void {
+    // While one member is slow the number stands still, batch after batch.
+    if (id <= this.#ackedThrough) return;
+    this.#ackedThrough = id;
     while (this.#count > 0 && (this.#ids[this.#head] as number) <= id) this.#dropOldest();
     if (this.#regions.size > 0) {
       for (const [region, last] of this.#regions) if (last <= id) this.#regions.delete(region);
@@ -89,6 +93,7 @@ export class InFlightWindow {
     this.#head = 0;
     this.#regions.clear();
     this.#wholeThrough = -1;
+    this.#ackedThrough = -1;
   }
 
   /** The opened epoch's engine made all inherited ranges equal on all members. */

@@ -41,7 +41,8 @@ export interface ServiceSampler {
 /** Bound once: recording on the hot path is one call without a lookup by label. */
 export class ServiceMetrics {
   readonly #latency: Record<ServiceOp, Histogram.Internal<'op'>>;
-  readonly #bytes: Record<'read' | 'write', Counter.Internal>;
+  /** plain numbers on the hot path; a counter only when somebody looks */
+  readonly #moved = { read: 0, write: 0 };
   readonly #errors: Counter<'op' | 'code'>;
   readonly #corruptBlocks: Counter;
   readonly #batchReplies: Histogram;
@@ -54,13 +55,18 @@ export class ServiceMetrics {
     });
     const bound = SERVICE_OPS.map((op) => [op, latency.labels(op)]);
     this.#latency = Object.fromEntries(bound);
-    const bytes = new Counter({
+    const moved = this.#moved;
+    new Counter({
       name: 'aurochs_replica_bytes_total',
       help: 'Payload bytes of requests that succeeded.',
       labelNames: ['op'],
       registers: [registry],
+      collect() {
+        this.reset();
+        this.inc({ op: 'read' }, moved.read);
+        this.inc({ op: 'write' }, moved.write);
+      },
     });
-    this.#bytes = { read: bytes.labels('read'), write: bytes.labels('write') };
     this.#errors = new Counter({
       name: 'aurochs_replica_errors_total',
       help: 'Requests answered with an error, by its code.',
@@ -86,7 +92,7 @@ export class ServiceMetrics {
   }
 
   moved(op: 'read' | 'write', lengthBytes: number): void {
-    this.#bytes[op].inc(lengthBytes);
+    this.#moved[op] += lengthBytes;
   }
 
   failed(op: ServiceOp, code: ErrorCode): void {

@@ -128,9 +128,10 @@ describe('start and stop', () => {
     expect(await first.child.ended).toBe(0);
     const second = await start();
     const reader = await open(second.address, 2);
-    for (const i of acked) {
+    const check = async (i: number): Promise<void> => {
       expect((await reader.read(i * BLOCK_SIZE, BLOCK_SIZE)).equals(stamp(i, 1))).toBe(true);
-    }
+    };
+    await Promise.all([...acked].map(check));
   });
 
   it('scenario 78: nobody reads its stdout, it serves all the same', async () => {
@@ -180,14 +181,15 @@ describe('kill -9', () => {
     for (let round = 1; round <= 3; round++) {
       const { child, address } = await start();
       const client = await open(address, round);
-      for (let i = 0; i < blocks; i++) {
+      const check = async (i: number): Promise<void> => {
         const bytes = await client.read(i * BLOCK_SIZE * 100, BLOCK_SIZE);
         const found = bytes.length === 0 ? 0 : bytes.readUInt32LE(4);
         expect(found).toBeGreaterThanOrEqual(acked[i] as number);
         expect(found).toBeLessThanOrEqual(started[i] as number);
         if (found > 0) expect(bytes.equals(stamp(i, found))).toBe(true);
         acked[i] = found;
-      }
+      };
+      await Promise.all(Array.from({ length: blocks }, (_, i) => check(i)));
       let acks = 0;
       const worker = async (first: number): Promise<void> => {
         for (let i = first; ; i = (i + 16) % blocks) {
