@@ -25,6 +25,7 @@ import {
   DATA_OFFSET_BYTES,
   FORMAT_VERSION,
   fitsSuperblock,
+  SUPERBLOCK_OFFSETS,
   type Superblock,
   type SuperblockCopy,
 } from './superblock.js';
@@ -47,7 +48,7 @@ export interface MountOptions {
   readonly openDevice: (path: string) => Promise<BlockDevice>;
   readonly openKv: OpenKv;
   readonly randomBytes: (lengthBytes: number) => Buffer;
-  /** refuse a disk without a superblock instead of formatting it */
+  /** change nothing: a disk without a superblock is refused instead of formatted */
   readonly formatted?: boolean;
 }
 
@@ -59,6 +60,10 @@ export interface Mount {
   readonly scanned: ScannedDisk;
   superblock: Superblock;
   record: DiskRecord;
+  /** offsets of copies that are torn or older than `superblock` */
+  staleCopies: readonly number[];
+  /** a change of the nonce began and did not come to its end: another one must wait for the next open */
+  nonceUnsettled: boolean;
 }
 
 /** @throws StorageError see openDisk */
@@ -77,14 +82,19 @@ export async function mountDisk(options: MountOptions): Promise<Mount> {
     const copies = await readSuperblocks(access);
     const superblock =
       newest(options, copies) ?? (await format(options, { access, copies, notes }));
-    return await openExisting(options, { device, superblock, extents });
+    const staleCopies = SUPERBLOCK_OFFSETS.filter((_offset, index) => {
+      const copy = copies[index];
+      return copy?.kind !== 'good' || copy.superblock.nonce !== superblock.nonce;
+    });
+    return await openExisting(options, { device, superblock, extents, staleCopies });
   } catch (error) {
     await device.close();
     throw error;
   }
 }
 
-/** Changes the nonce in both halves. The writer is the one of the mount's metadata. */
+/** Changes the nonce in both halves; first makes both copies of the superblock equal, so that a torn write of one copy always
+ *  leaves the other with a nonce that the metadata knows. The writer is the one of the mount's metadata. */
 export async function renewNonce(
   mount: Mount,
   tools: {
@@ -95,6 +105,10 @@ export async function renewNonce(
     readonly sizeBytes: number;
   },
 ): Promise<void> {
+  const access = { device: mount.device, pool: tools.pool };
+  mount.nonceUnsettled = true;
+  await writeSuperblocks(access, mount.superblock, mount.staleCopies);
+  mount.staleCopies = [];
   const next: Nonce = {
     value: tools.randomBytes(16).toString('hex'),
     count: mount.superblock.nonceCount + 1,
@@ -105,9 +119,10 @@ export async function renewNonce(
   await putDiskRecord(mount, tools.writer, { ...mount.record, nonce: held, intent: next });
   const changed = { nonce: next.value, nonceCount: next.count, sizeBytes: tools.sizeBytes };
   const superblock = { ...mount.superblock, ...changed };
-  await writeSuperblocks({ device: mount.device, pool: tools.pool }, superblock);
+  await writeSuperblocks(access, superblock);
   mount.superblock = superblock;
   await putDiskRecord(mount, tools.writer, { ...mount.record, nonce: next, intent: undefined });
+  mount.nonceUnsettled = false;
 }
 
 async function putDiskRecord(
@@ -178,14 +193,10 @@ function newest(options: MountOptions, copies: readonly SuperblockCopy[]): Super
 
 async function openExisting(
   options: MountOptions,
-  found: {
-    readonly device: BlockDevice;
-    readonly superblock: Superblock;
-    readonly extents: number;
-  },
+  found: Pick<Mount, 'device' | 'superblock' | 'staleCopies'> & { readonly extents: number },
 ): Promise<Mount> {
   const { identity, home } = options;
-  const { device, superblock, extents } = found;
+  const { device, superblock, extents, staleCopies } = found;
   const { diskId } = superblock;
   if (superblock.clusterId !== identity.clusterId || superblock.daemonId !== identity.daemonId) {
     const owner = `daemon ${superblock.daemonId} of cluster ${superblock.clusterId}`;
@@ -206,10 +217,11 @@ async function openExisting(
     const record = parseDiskRecord(await kv.get(DISK_KEY));
     checkPair(record, superblock);
     const scanned = await scanDisk(kv, extents);
-    if (note.path !== options.path || note.state !== 'ready') {
+    const stale = note.path !== options.path || note.state !== 'ready';
+    if (stale && options.formatted !== true) {
       await home.put({ diskId, path: options.path, state: 'ready' });
     }
-    return { device, kv, lock, scanned, superblock, record };
+    return { device, kv, lock, scanned, superblock, record, staleCopies, nonceUnsettled: false };
   } catch (error) {
     await kv?.close();
     lock.release();

@@ -208,7 +208,8 @@ export class MountedDisk implements Disk {
     for (const opened of [...this.#opened.values()]) await opened.close();
     await this.#supply.stop();
     try {
-      if (this.#failure === undefined) await this.#renewNonce();
+      const { nonceUnsettled } = this.#mount;
+      if (this.#failure === undefined && !nonceUnsettled) await this.#renewNonce();
       await this.#writer.drained();
     } catch (error) {
       log.warn({ disk: this.id, err: error }, 'disk was not closed in order');

@@ -28,16 +28,18 @@ export async function readSuperblocks(access: DeviceAccess): Promise<SuperblockC
   return copies;
 }
 
-/** One copy after the other, each on stable storage before the next is touched: a torn write harms only one. */
+/** One copy after the other, each on stable storage before the next is touched: a torn write harms only one.
+ *  @param offsets  copies to write; default both */
 export async function writeSuperblocks(
   access: DeviceAccess,
   superblock: Superblock,
+  offsets: readonly number[] = SUPERBLOCK_OFFSETS,
 ): Promise<void> {
   const { device, pool } = access;
   const buffer = pool.acquire(SUPERBLOCK_BYTES);
   try {
     encodeSuperblock(superblock).copy(buffer.bytes);
-    for (const offset of SUPERBLOCK_OFFSETS) {
+    for (const offset of offsets) {
       await device.write(offset, buffer.bytes);
       await device.flush();
     }
@@ -53,16 +55,27 @@ export async function findContent(
   options: { ignoreSuperblocks: boolean },
 ): Promise<number | undefined> {
   const { sizeBytes } = access.device;
-  const offsets = new Map<number, number>();
-  for (let at = 0; at < MIB; at += BLOCK_SIZE) offsets.set(at, BLOCK_SIZE);
+  const pieces = new Map<number, number>([[0, MIB]]);
   for (let n = 1; n < SAMPLES; n += 1) {
-    offsets.set(roundDown(Math.floor((sizeBytes / SAMPLES) * n), BLOCK_SIZE), BLOCK_SIZE);
+    const at = roundDown(Math.floor((sizeBytes / SAMPLES) * n), BLOCK_SIZE);
+    if (at >= MIB) pieces.set(at, BLOCK_SIZE);
   }
-  const last = roundDown(sizeBytes - MIB, BLOCK_SIZE);
-  for (let at = last; at + BLOCK_SIZE <= sizeBytes; at += BLOCK_SIZE) offsets.set(at, BLOCK_SIZE);
-  if (options.ignoreSuperblocks) for (const offset of SUPERBLOCK_OFFSETS) offsets.delete(offset);
-  for (const [offset, length] of offsets) {
-    if (!(await readAt(access, offset, length, isZero))) return offset;
+  pieces.set(roundDown(sizeBytes, BLOCK_SIZE) - MIB, MIB);
+  for (const [offset, length] of pieces) {
+    const found = await readAt(access, offset, length, (bytes) => {
+      if (offset === 0 && options.ignoreSuperblocks) {
+        for (const at of SUPERBLOCK_OFFSETS) bytes.fill(0, at, at + SUPERBLOCK_BYTES);
+      }
+      return firstContent(bytes);
+    });
+    if (found !== undefined) return offset + found;
+  }
+  return undefined;
+}
+
+function firstContent(bytes: Buffer): number | undefined {
+  for (let at = 0; at < bytes.length; at += BLOCK_SIZE) {
+    if (!isZero(bytes.subarray(at, at + BLOCK_SIZE))) return at;
   }
   return undefined;
 }

@@ -5,7 +5,12 @@ import type { AlignedBuffer } from '../../../common/block-device.js';
 import { SystemClock } from '../../../common/clock.js';
 import { BLOCK_SIZE, MIB } from '../../../common/units.js';
 import { crc32cBlocks } from '../../../native/index.js';
-import { type Disk, openDisk, type ReplicaHandle } from '../../../replica/disk/disk.js';
+import {
+  type Disk,
+  type DiskOptions,
+  openDisk,
+  type ReplicaHandle,
+} from '../../../replica/disk/disk.js';
 import type { DiskNote, MetaHome } from '../../../replica/disk/meta-home.js';
 import type { ReplicaStore } from '../../../replica/replica-store.js';
 import {
@@ -24,6 +29,11 @@ export class MemoryMetaHome implements MetaHome {
   readonly noteByDisk = new Map<string, DiskNote>();
   readonly locked = new Set<string>();
   diskIs: 'missing' | 'empty' | 'present' = 'present';
+  readonly #kvs: MemoryKvHome;
+
+  constructor(kvs: MemoryKvHome) {
+    this.#kvs = kvs;
+  }
 
   async notes(): Promise<DiskNote[]> {
     return [...this.noteByDisk.values()];
@@ -35,6 +45,7 @@ export class MemoryMetaHome implements MetaHome {
 
   async remove(diskId: string): Promise<void> {
     this.noteByDisk.delete(diskId);
+    this.#kvs.disks.delete(this.kvDirectory(diskId));
   }
 
   async lock(diskId: string): Promise<{ release(): void }> {
@@ -67,7 +78,7 @@ export interface StoreBedOptions {
 export class StoreBed {
   readonly medium: MemoryDisk;
   readonly kvs = new MemoryKvHome();
-  readonly home = new MemoryMetaHome();
+  readonly home = new MemoryMetaHome(this.kvs);
   readonly pool = new MemoryBufferPool();
   readonly volumeBytes: number;
   bootId = 'boot-1';
@@ -100,10 +111,9 @@ export class StoreBed {
     return this.handle.store;
   }
 
-  async openDisk(): Promise<Disk> {
-    this.starts += 1;
+  diskOptions(): DiskOptions {
     const { cacheBytes, reserveBytes } = this.#options;
-    this.#disk = await openDisk({
+    return {
       path: '/dev/test',
       metaDir: '/meta',
       identity: { clusterId: 'cluster', daemonId: 'daemon' },
@@ -118,7 +128,12 @@ export class StoreBed {
       openDevice: async (path) => this.medium.open(path),
       openKv: this.kvs.openKv,
       randomBytes: (length) => this.randomBytes(length),
-    });
+    };
+  }
+
+  async openDisk(): Promise<Disk> {
+    this.starts += 1;
+    this.#disk = await openDisk(this.diskOptions());
     return this.#disk;
   }
 
@@ -174,9 +189,15 @@ export class StoreBed {
     return data;
   }
 
-  write(block: number, content: Buffer): Promise<void> {
-    const data = this.buffer(content);
-    return this.store.write(block * BLOCK_SIZE, data, checksumsOf(content));
+  /** In pieces that the wire would carry. */
+  async write(block: number, content: Buffer): Promise<void> {
+    const work: Array<Promise<void>> = [];
+    for (let at = 0; at < content.length; at += MIB) {
+      const piece = content.subarray(at, at + MIB);
+      const place = block * BLOCK_SIZE + at;
+      work.push(this.store.write(place, this.buffer(piece), checksumsOf(piece)));
+    }
+    await Promise.all(work);
   }
 
   async read(block: number, blocks: number, options?: { raw?: boolean }): Promise<Buffer> {
