@@ -1,5 +1,5 @@
 /** Opening of files and block devices: flags, facts, locks, and the choice of the backend. */
-import { close, constants, open, stat } from 'node:fs';
+import { close, constants, open, stat, statfs } from 'node:fs';
 import { promisify } from 'node:util';
 import { BUFFER_ALIGNMENT } from '../common/block-device.js';
 import { SystemClock, sleep } from '../common/clock.js';
@@ -13,6 +13,10 @@ import { ringRefusal } from './io-channel.js';
 const openFd = promisify(open);
 const closeFd = promisify(close);
 const statPath = promisify(stat);
+const statFileSystem = promisify(statfs);
+
+/** linux/magic.h */
+const FUSE_SUPER_MAGIC = 0x65735546;
 
 // udev holds a shared lock on a block device for the moment in which it looks at it.
 const BLOCK_LOCK_TRIES = 5;
@@ -22,7 +26,7 @@ export interface OpenOptions {
   readonly readOnly?: boolean;
   /** A second exclusive holder gets DISK_LOCKED: flock on the file, O_EXCL as well on a block device. */
   readonly exclusive?: boolean;
-  /** default auto: AUROCHS_IO_BACKEND if set, else io_uring, else threads */
+  /** default auto: AUROCHS_IO_BACKEND if set, else threads on FUSE, else io_uring, else threads */
   readonly backend?: 'auto' | IoBackend;
 }
 
@@ -34,7 +38,7 @@ interface OpenFile {
 
 /** @see openBlockDevice in index.ts */
 export async function openDirectDevice(path: string, options: OpenOptions): Promise<DirectDevice> {
-  const backend = chooseBackend(options.backend ?? 'auto');
+  const backend = await chooseBackend(path, options.backend ?? 'auto');
   const file = await openFile(path, options);
   try {
     if (options.exclusive === true) await lockDevice(path, file);
@@ -60,7 +64,7 @@ export async function openDirectDevice(path: string, options: OpenOptions): Prom
   }
 }
 
-function chooseBackend(asked: 'auto' | IoBackend): IoBackend {
+async function chooseBackend(path: string, asked: 'auto' | IoBackend): Promise<IoBackend> {
   const wanted = asked === 'auto' ? (process.env['AUROCHS_IO_BACKEND'] ?? 'auto') : asked;
   if (wanted !== 'auto' && wanted !== 'io_uring' && wanted !== 'threads') {
     throw new StorageError(
@@ -69,10 +73,20 @@ function chooseBackend(asked: 'auto' | IoBackend): IoBackend {
     );
   }
   if (wanted === 'threads') return 'threads';
+  // After a short transfer on FUSE the kernel's io_uring continues at the offset where it began (ADR-0001).
+  if (wanted === 'auto' && (await isOnFuse(path))) return 'threads';
   const refusal = ringRefusal();
   if (refusal === undefined) return 'io_uring';
   if (wanted === 'auto') return 'threads';
   throw new StorageError('UNSUPPORTED', `io_uring is not available: ${refusal}`);
+}
+
+async function isOnFuse(path: string): Promise<boolean> {
+  try {
+    return (await statFileSystem(path)).type === FUSE_SUPER_MAGIC;
+  } catch (error) {
+    return errnoOf(error) === 'ENOSYS'; // only FUSE servers do not know statfs; of the rest the open tells
+  }
 }
 
 async function openFile(path: string, options: OpenOptions): Promise<OpenFile> {
