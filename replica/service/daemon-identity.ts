@@ -15,6 +15,8 @@ export interface DaemonIdentity {
   readonly bootId: string;
 }
 
+export type StoredIdentity = Pick<DaemonIdentity, 'daemonId' | 'clusterId'>;
+
 const FORMAT_VERSION = 1;
 const FILE_BYTES_MAX = 64 * 1024;
 
@@ -26,9 +28,7 @@ export async function loadDaemonIdentity(
   clusterId: string,
 ): Promise<DaemonIdentity> {
   checkName(clusterId, 'cluster');
-  const path = join(dataDir, 'daemon.json');
-  const text = await readText(path);
-  const stored = text === undefined ? undefined : parseIdentity(path, text);
+  const stored = await readStoredIdentity(dataDir);
   if (stored !== undefined && stored.clusterId !== clusterId) {
     throw new StorageError(
       'IDENTITY_MISMATCH',
@@ -44,7 +44,15 @@ export async function loadDaemonIdentity(
   return { daemonId, clusterId, incarnation: randomUUID(), bootId: await readBootId() };
 }
 
-function parseIdentity(path: string, text: string): { daemonId: string; clusterId: string } {
+/** The durable part of the identity in a data directory; undefined if no daemon ever ran there. Changes nothing.
+ *  @throws StorageError CORRUPT_METADATA | VERSION_UNSUPPORTED | IO_ERROR */
+export async function readStoredIdentity(dataDir: string): Promise<StoredIdentity | undefined> {
+  const path = join(dataDir, 'daemon.json');
+  const text = await readText(path);
+  return text === undefined ? undefined : parseIdentity(path, text);
+}
+
+function parseIdentity(path: string, text: string): StoredIdentity {
   let value: unknown;
   try {
     value = JSON.parse(text);

@@ -66,6 +66,14 @@ describe('aurochs replica', () => {
     expect(await main(['compare', '--help'])).toBe(0);
   });
 
+  it('compare wants one data directory per disk, or one for all', async () => {
+    const disks = ['--disk', '/1', '--disk', '/2', '--disk', '/3'];
+    expect(await main(['compare', ...disks, '--data', '/a', '--data', '/b', 'v1'])).toBe(2);
+    expect(stderr).toMatch(/error INVALID_ARGUMENT: 3 --disk with 2 --data/);
+    expect(await main(['compare', '--disk', '/1', '--data', dir, 'v1'])).toBe(3);
+    expect(stderr).toMatch(/error NOT_FOUND: no replica daemon ever ran/);
+  });
+
   it('compare without a volume is a usage error', async () => {
     expect(await main(['compare', '--disk', '/d', '--data', '/x'])).toBe(2);
   });

@@ -272,3 +272,41 @@ describe('refusals', () => {
     expect(await readFile(logOf('a'), 'utf8')).toContain('error IDENTITY_MISMATCH');
   });
 });
+
+describe('compare', () => {
+  const compare = async (...flags: string[]): Promise<{ code: number | string; text: string }> => {
+    const logPath = logOf('compare');
+    const child = new Child(AUROCHS, { args: ['replica', 'compare', ...flags], logPath });
+    children.push(child);
+    const code = await child.ended;
+    return { code, text: child.lines.join('\n') };
+  };
+
+  it('tells equal copies from different ones, and refuses a disk in use', async () => {
+    const pair = ['a', 'b'].flatMap((name) => [
+      ...['--disk', path.join(dir, `${name}.img`), '--data', path.join(dir, name)],
+    ]);
+    const a = await start({ name: 'a' });
+    const b = await start({ name: 'b' });
+    const first = await open(a.address, 1);
+    const second = await open(b.address, 1);
+    await Promise.all([first, second].map((c) => c.write(MIB, Buffer.alloc(BLOCK_SIZE, 1))));
+    expect((await compare(...pair, 'v1')).code).toBe(4);
+    expect(await readFile(logOf('compare'), 'utf8')).toContain('error DISK_LOCKED');
+    await Promise.all([a.child.stop(), b.child.stop()]);
+    const equal = await compare(...pair, 'v1');
+    expect(equal).toMatchObject({ code: 0 });
+    expect(equal.text).toContain('identical: 2 of 2 copies');
+
+    const again = await start({ name: 'b' });
+    const writer = await open(again.address, 2);
+    await writer.write(2 * MIB, Buffer.alloc(BLOCK_SIZE, 2));
+    await again.child.stop();
+    const different = await compare(...pair, 'v1', '-o', 'json');
+    expect(different.code).toBe(1);
+    const report = JSON.parse(different.text);
+    expect(report).toMatchObject({ identical: false, differentBlocks: 1 });
+    expect(report.differences[0].offsetBytes).toBe(2 * MIB);
+    expect((await compare(...pair, 'nothing')).code).toBe(3);
+  });
+});
