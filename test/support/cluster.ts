@@ -3,7 +3,8 @@ import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { Child, run } from './process.js';
 
-export const ROOT = path.resolve(import.meta.dirname, '../..');
+/** of the checkout, from the sources and from dist/ */
+export const ROOT = path.resolve(import.meta.dirname.replace('/dist/', '/'), '../..');
 const AUROCHS = path.join(ROOT, 'bin/aurochs');
 
 export interface ClusterOptions {
@@ -122,7 +123,7 @@ export class Cluster {
 
   /** Engine first, as a person would; with SIGKILL all at once. */
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
-    if (signal === 'SIGKILL') this.engine?.process.kill(signal);
+    if (signal === 'SIGKILL') void this.engine?.stop(signal);
     else await this.stopEngine(signal);
     await Promise.all(this.daemons.map((_, index) => this.stopDaemon(index, signal)));
     await this.engine?.ended;

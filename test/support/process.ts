@@ -15,8 +15,13 @@ export interface ChildOptions {
 
 const living = new Set<ChildProcess>();
 process.once('exit', () => {
-  for (const child of living) child.kill('SIGKILL');
+  for (const child of living) signalTo(child, 'SIGKILL');
 });
+
+/** A child that could not be started has no pid, and to signal pid 0 would end our own process group. */
+function signalTo(child: ChildProcess, signal: NodeJS.Signals): void {
+  if (child.pid !== undefined) child.kill(signal);
+}
 
 export class Child {
   readonly process: ChildProcess;
@@ -40,11 +45,16 @@ export class Child {
       this.#wake();
     });
     this.ended = new Promise((resolve) => {
+      this.process.once('error', (error) => {
+        this.#end = error.message;
+        this.#wake();
+        resolve(error.message);
+      });
       this.process.once('close', (code, signal) => {
         living.delete(this.process);
-        this.#end = signal ?? code ?? -1;
+        this.#end ??= signal ?? code ?? -1;
         this.#wake();
-        resolve(this.#end);
+        resolve(this.#end ?? -1);
       });
     });
   }
@@ -68,7 +78,7 @@ export class Child {
 
   /** Sends the signal and resolves when the process has ended. */
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<number | string> {
-    this.process.kill(signal);
+    signalTo(this.process, signal);
     return this.ended;
   }
 
