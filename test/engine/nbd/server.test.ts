@@ -124,6 +124,35 @@ describe('TCP', () => {
   });
 });
 
+describe('the end of a TCP connection', () => {
+  it('does not cut off the last reply, whatever the peer still sends', async () => {
+    const volume = new MemoryVolume({ sizeBytes: SIZE });
+    const data = Buffer.alloc(4 << 20, 0x42);
+    await volume.write(0, data.length, [data], { fua: false });
+    const server = await NbdServer.listen({
+      exports: [{ name: 'v1', volume }],
+      address: { host: '127.0.0.1', port: 0 },
+      log: memoryLog([]),
+      clock: new SystemClock(),
+    });
+    const port = Number(new URL(server.uri).port);
+    const client = await RawClient.open({ host: '127.0.0.1', port });
+    await client.go({ name: 'v1' });
+    client.socket.pause();
+    const read = { type: C.READ, offset: 0, length: data.length };
+    client.request(read);
+    await until(() => volume.bytesAdmission.used > 0);
+    client.request({ type: C.DISC });
+    client.send(Buffer.alloc(100_000, 1));
+    for (let i = 0; i < 100; i += 1) await new Promise((resolve) => setImmediate(resolve));
+    client.socket.resume();
+    const reply = await client.readReply(read);
+    expect(reply.data.equals(data)).toBe(true);
+    client.destroy();
+    await server.close({ drain: true });
+  });
+});
+
 describe('exports', () => {
   let under: TestServer;
   afterEach(() => under.stop());

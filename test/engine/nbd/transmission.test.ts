@@ -8,6 +8,7 @@ import { startServer, type TestServer } from './test-server.js';
 
 const SIZE = 40 << 20;
 const MIB = 1 << 20;
+const NOT_DURABLE = { fua: false };
 
 interface Row {
   readonly name: string;
@@ -219,7 +220,7 @@ describe('requests (correctness 3.2, NBD transmission)', () => {
   it('sends zeroes as holes, and one piece where DF asks for it', async () => {
     await client.go({ name: 'v1' });
     const data = Buffer.alloc(128 << 10, 7);
-    await under.volume.write(256 << 10, data.length, [data], { fua: false });
+    await under.volume.write(256 << 10, data.length, [data], NOT_DURABLE);
     const read = { type: C.READ, offset: 64 << 10, length: 512 << 10 };
     const mixed = await client.call(read);
     expect(mixed.chunks).toEqual([2, 1, 2]);
@@ -280,7 +281,7 @@ describe('requests (correctness 3.2, NBD transmission)', () => {
 
   it('reports status in merged runs, and one with REQ_ONE', async () => {
     await client.go({ name: 'v1' });
-    await under.volume.write(MIB, 8192, [Buffer.alloc(8192, 1)], { fua: false });
+    await under.volume.write(MIB, 8192, [Buffer.alloc(8192, 1)], NOT_DURABLE);
     const status = { type: C.BLOCK_STATUS, offset: 0, length: 2 * MIB };
     const runs = (data: Buffer): number[] =>
       Array.from({ length: data.length / 4 }, (_, i) => data.readUInt32BE(i * 4));
@@ -292,7 +293,7 @@ describe('requests (correctness 3.2, NBD transmission)', () => {
     await client.go({ name: 'v1' });
     const block = Buffer.alloc(4096, 1);
     for (let at = 0; at < SIZE; at += 8192) {
-      await under.volume.write(at, 4096, [block], { fua: false });
+      await under.volume.write(at, 4096, [block], NOT_DURABLE);
     }
     const { data } = await client.call({ type: C.BLOCK_STATUS, offset: 0, length: SIZE });
     expect(data.length).toBe(4 + 8 * 8192);
@@ -360,10 +361,38 @@ describe('requests (correctness 3.2, NBD transmission)', () => {
     expect(under.volume.peek(777, length).equals(payload)).toBe(true);
   });
 
+  it('keeps small replies intact until a slow client takes them', async () => {
+    await client.go({ name: 'v1' });
+    const pages = 400;
+    for (let i = 0; i < pages; i += 1) {
+      await under.volume.write(i * 8192, 8192, [Buffer.alloc(8192, 1 + (i % 250))], NOT_DURABLE);
+    }
+    const other = await RawClient.open({ path: under.path });
+    await other.go({ name: 'v1' });
+    client.socket.pause();
+    const read = (i: number): RequestFields => ({ type: C.READ, offset: i * 8192, length: 8192 });
+    for (let i = 0; i < pages; i += 1) client.request({ ...read(i), cookie: BigInt(i) });
+    await other.call(read(0));
+    client.socket.resume();
+    const readAll = async (): Promise<void> => {
+      for (let i = 0; i < pages; i += 1) {
+        const { cookie, data } = await client.readReply(read(i));
+        expect(cookie).toBe(BigInt(i));
+        expect(data.equals(under.volume.peek(i * 8192, 8192)), `page ${i}`).toBe(true);
+      }
+    };
+    // meanwhile the other one uses the same pool of buffers
+    const disturb = async (): Promise<void> => {
+      for (let i = 0; i < pages; i += 1) await other.call(read(pages - 1 - i));
+    };
+    await Promise.all([readAll(), disturb()]);
+    other.destroy();
+  });
+
   it('puts out read data of every size whole', async () => {
     await client.go({ name: 'v1' });
     const all = Buffer.from(Array.from({ length: 3 * MIB }, (_, i) => (i * 31 + (i >> 8)) & 0xff));
-    await under.volume.write(0, all.length, [all], { fua: false });
+    await under.volume.write(0, all.length, [all], NOT_DURABLE);
     for (const length of [1, 511, 4096, 16_384, 16_385, 65_536, 300_000, 2 * MIB + 13]) {
       const read = { type: C.READ, offset: 99, length };
       const { data } = await client.call(read);
