@@ -7,6 +7,7 @@ import type { MessageStream, MessageStreamHandlers } from '../message-stream.js'
 import { formatAddress, parseAddress, type TransportAddress } from './address.js';
 import { ClientEndpoint } from './client-endpoint.js';
 import { type AcquireMemory, ReceiveMemory } from './receive-memory.js';
+import { SocketReader } from './socket-reader.js';
 import { ALPN, checkPeerName, loadPem, TLS_MIN_VERSION, type TransportTls } from './tls.js';
 
 export interface ConnectOptions {
@@ -28,7 +29,9 @@ const DEADLINE_MS = 10_000;
 export async function connectIo(options: ConnectOptions): Promise<MessageStream> {
   const address = parseAddress(options.address);
   const peer = formatAddress(address);
-  const socket = openSocket(address, options.tls);
+  // TLS hands over what it has deciphered in memory of its own.
+  const reader = options.tls === undefined ? new SocketReader() : undefined;
+  const socket = openSocket(address, options.tls, reader);
   const deadlineMs = options.deadlineMs ?? DEADLINE_MS;
   return new Promise((resolve, reject) => {
     const fail = (error: StorageError): void => {
@@ -56,6 +59,7 @@ export async function connectIo(options: ConnectOptions): Promise<MessageStream>
         peer,
         memory: new ReceiveMemory(options.acquire),
         clock: options.clock,
+        reader,
         authority: address.kind === 'tcp' ? peer : 'localhost',
         secure: options.tls !== undefined,
         handlers: failingHandlers(fail, peer),
@@ -79,12 +83,18 @@ function failingHandlers(fail: (error: StorageError) => void, peer: string): Mes
   };
 }
 
-function openSocket(address: TransportAddress, security: TransportTls | undefined): net.Socket {
+function openSocket(
+  address: TransportAddress,
+  security: TransportTls | undefined,
+  reader: SocketReader | undefined,
+): net.Socket {
   const where =
     address.kind === 'unix'
       ? { path: address.path }
       : { host: address.host, port: address.port, noDelay: true };
-  if (security === undefined) return net.connect(where);
+  if (security === undefined) {
+    return net.connect(reader === undefined ? where : { ...where, onread: reader.onread });
+  }
   const host = address.kind === 'tcp' ? address.host : 'localhost';
   const expected = security.peerName ?? host;
   return tls.connect({

@@ -12,6 +12,7 @@
 import type { Duplex } from 'node:stream';
 import type { Clock, Timer } from '../../common/clock.js';
 import { StorageError, toStorageError } from '../../common/errors.js';
+import { KIB } from '../../common/units.js';
 import type { MessageStream, MessageStreamHandlers, OutgoingMessage } from '../message-stream.js';
 import {
   AUROCHS_VERSION,
@@ -28,10 +29,12 @@ import {
   STREAM_ID,
   settingsFrame,
 } from './frame.js';
-import { FrameParser, type FrameSink, headerBlockOf, type ParsedHeader } from './frame-parser.js';
-import { decodeHeaders, HEADER_LIST_BYTES_MAX, type HeaderList } from './hpack.js';
+import { FrameParser, type FrameSink, type ParsedHeader } from './frame-parser.js';
+import { type HeaderBlock, HeaderBlocks } from './header-blocks.js';
+import { HEADER_LIST_BYTES_MAX, type HeaderList } from './hpack.js';
 import { MessageAssembler, type ReceivedMessage } from './message-assembler.js';
 import { parseSettings } from './peer-settings.js';
+import type { ReadPiece } from './read-memory.js';
 import type { ReceiveMemory } from './receive-memory.js';
 import {
   DATA_BYTES_MAX,
@@ -40,7 +43,10 @@ import {
   STREAM_WINDOW_BYTES,
 } from './receive-window.js';
 import { SendQueue } from './send-queue.js';
+import type { ReadSink, SocketReader } from './socket-reader.js';
 
+/** Shorter rests of a message are not worth a read of their own. */
+const DIRECT_BYTES_MIN = 16 * KIB;
 /** How long what is queued may take to leave, and the peer to end its side, after `close()`. */
 const CLOSE_MS = 10_000;
 /** How long the peer may take to close the connection after the end of the stream. */
@@ -51,6 +57,8 @@ export interface EndpointOptions {
   readonly peer: string;
   readonly memory: ReceiveMemory;
   readonly clock: Clock;
+  /** Reads the socket; undefined: its `data` events are taken. */
+  readonly reader?: SocketReader | undefined;
 }
 
 /** Settings and window of our side: what both sides send first. */
@@ -67,7 +75,7 @@ export function firstFrames(concurrentStreams: number): Buffer {
   return Buffer.concat([settings, ReceiveWindow.firstUpdate()]);
 }
 
-export abstract class Endpoint implements MessageStream, FrameSink {
+export abstract class Endpoint implements MessageStream, FrameSink, ReadSink {
   readonly peer: string;
   protected readonly socket: Duplex;
   protected readonly clock: Clock;
@@ -86,9 +94,10 @@ export abstract class Endpoint implements MessageStream, FrameSink {
   readonly #flood: FloodGuard;
   #settled = false;
   #sawSettings = false;
-  /** header block that CONTINUATION frames go on with */
-  #block: { streamId: number; flags: number; bytes: Buffer; frames: number } | undefined;
+  readonly #blocks = new HeaderBlocks();
   #spanBytes = 0;
+  /** where the chunk that is being parsed lies */
+  #piece: ReadPiece | undefined;
   #paused = false;
   #held: ReceivedMessage[] = [];
   #heldEnd: { error: StorageError | undefined } | undefined;
@@ -115,13 +124,16 @@ export abstract class Endpoint implements MessageStream, FrameSink {
       deliver: (message) => this.#deliver(message),
       onConsumed: (lengthBytes) => this.#window.credit(lengthBytes + GRPC_HEADER_BYTES),
     });
-    socket.on('data', (chunk: Buffer) => this.receive(chunk));
+    if (options.reader === undefined) socket.on('data', (chunk: Buffer) => this.receive(chunk));
+    else options.reader.attach(this);
     socket.on('error', (error: Error) => this.#lost(error));
     socket.on('end', () => this.#lost(undefined));
     socket.on('close', () => {
       this.#lost(undefined);
       this.#linger?.cancel();
       this.queue.abandon();
+      // Not before: the socket may have been told to read into what is being collected.
+      this.#assembler.abandon();
     });
   }
 
@@ -165,9 +177,31 @@ export abstract class Endpoint implements MessageStream, FrameSink {
   }
 
   /** Takes bytes of the connection. */
-  receive(chunk: Buffer): void {
+  receive(chunk: Buffer, piece?: ReadPiece): void {
+    this.#piece = piece;
+    this.#guard(() => this.#parser.push(chunk));
+  }
+
+  directTarget(): Buffer | undefined {
+    const left = this.#parser.contentLeft;
+    if (left < DIRECT_BYTES_MIN || this.#parser.streamId !== STREAM_ID) return undefined;
+    const remainder = this.#assembler.remainder;
+    if (remainder === undefined || remainder.length < DIRECT_BYTES_MIN) return undefined;
+    return remainder.length <= left ? remainder : remainder.subarray(0, left);
+  }
+
+  receivedDirect(lengthBytes: number): void {
+    if (this.#settled || this.receivedEnd) return;
+    this.#spanBytes += lengthBytes;
+    this.#guard(() => {
+      this.#assembler.advance(lengthBytes);
+      this.#parser.skipContent(lengthBytes);
+    });
+  }
+
+  #guard(act: () => void): void {
     try {
-      this.#parser.push(chunk);
+      act();
     } catch (error) {
       if (!(error instanceof StorageError)) throw error;
       if (error instanceof Http2Error) this.connectionError(error.h2Error, error);
@@ -202,7 +236,6 @@ export abstract class Endpoint implements MessageStream, FrameSink {
     }
     this.#destroyAfter(LINGER_MS);
     this.#parser.stop();
-    this.#assembler.abandon();
     process.nextTick(() => {
       this.#releaseHeld();
       this.handlers?.onClose(error);
@@ -317,7 +350,7 @@ export abstract class Endpoint implements MessageStream, FrameSink {
   onDataSpan(streamId: number, chunk: Buffer, span: { start: number; end: number }): void {
     if (streamId !== STREAM_ID) return;
     this.#spanBytes += span.end - span.start;
-    this.#assembler.push(chunk, span.start, span.end);
+    this.#assembler.push(chunk, span, this.#piece);
   }
 
   onDataEnd(streamId: number, flags: number, lengthBytes: number): void {
@@ -334,10 +367,11 @@ export abstract class Endpoint implements MessageStream, FrameSink {
     this.#checkFirst(header.type);
     switch (header.type) {
       case FRAME.HEADERS:
-        this.#startBlock(header, headerBlockOf(header.flags, payload));
+        this.#flood.count(this.clock.nowMs());
+        this.#onBlock(this.#blocks.start(header, payload));
         return;
       case FRAME.CONTINUATION:
-        this.#continueBlock(header, payload);
+        this.#onBlock(this.#blocks.goOn(header, payload));
         return;
       case FRAME.SETTINGS:
         this.#onSettings(header, payload);
@@ -366,42 +400,11 @@ export abstract class Endpoint implements MessageStream, FrameSink {
     if (!this.#sawSettings && type !== FRAME.SETTINGS) {
       throw new Http2Error(H2_ERROR.PROTOCOL_ERROR, 'the first frame is not SETTINGS');
     }
-    if (this.#block !== undefined && type !== FRAME.CONTINUATION) {
-      throw new Http2Error(H2_ERROR.PROTOCOL_ERROR, 'header block interrupted');
-    }
+    this.#blocks.check(type);
   }
 
-  #startBlock(header: ParsedHeader, bytes: Buffer): void {
-    if (header.streamId === 0) throw new Http2Error(H2_ERROR.PROTOCOL_ERROR, 'HEADERS on 0');
-    this.#flood.count(this.clock.nowMs());
-    const block = { streamId: header.streamId, flags: header.flags, bytes, frames: 1 };
-    if ((header.flags & FLAG.END_HEADERS) !== 0) this.#endBlock(block);
-    else this.#block = { ...block, bytes: Buffer.from(bytes) };
-  }
-
-  #continueBlock(header: ParsedHeader, payload: Buffer): void {
-    const block = this.#block;
-    if (block === undefined || block.streamId !== header.streamId) {
-      throw new Http2Error(H2_ERROR.PROTOCOL_ERROR, 'CONTINUATION out of place');
-    }
-    block.frames += 1;
-    block.bytes = Buffer.concat([block.bytes, payload]);
-    if (block.frames > 16 || block.bytes.length > HEADER_LIST_BYTES_MAX) {
-      throw new Http2Error(H2_ERROR.ENHANCE_YOUR_CALM, 'header block too long');
-    }
-    if ((header.flags & FLAG.END_HEADERS) === 0) return;
-    this.#block = undefined;
-    this.#endBlock(block);
-  }
-
-  #endBlock(block: { streamId: number; flags: number; bytes: Buffer }): void {
-    let headers: HeaderList;
-    try {
-      headers = decodeHeaders(block.bytes);
-    } catch (error) {
-      throw new Http2Error(H2_ERROR.COMPRESSION_ERROR, toStorageError(error, 'headers').message);
-    }
-    this.onHeaders(block.streamId, headers, (block.flags & FLAG.END_STREAM) !== 0);
+  #onBlock(block: HeaderBlock | undefined): void {
+    if (block !== undefined) this.onHeaders(block.streamId, block.headers, block.endStream);
   }
 
   #onSettings(header: ParsedHeader, payload: Buffer): void {

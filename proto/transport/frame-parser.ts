@@ -65,6 +65,24 @@ export class FrameParser {
     this.#stopped = true;
   }
 
+  /** Bytes of content that the current DATA frame still has to bring, if the next byte is one of them; else 0. */
+  get contentLeft(): number {
+    const inContent = this.#inFrame && this.#type === FRAME.DATA && !this.#padLengthDue;
+    return inContent && !this.#stopped ? Math.max(0, this.#left - this.#padding) : 0;
+  }
+
+  get streamId(): number {
+    return this.#streamId;
+  }
+
+  /** The next bytes of the connection were content (at most `contentLeft`) and are where they belong already. */
+  skipContent(lengthBytes: number): void {
+    this.#left -= lengthBytes;
+    if (this.#left > 0) return;
+    this.#inFrame = false;
+    this.#sink.onDataEnd(this.#streamId, this.#flags, this.#length);
+  }
+
   /** Takes the next bytes of the connection. @throws Http2Error, and what the sink throws */
   push(chunk: Buffer): void {
     let at = 0;

@@ -19,6 +19,7 @@ import { GrpcServer } from './grpc-server.js';
 import { type AcquireMemory, ReceiveMemory } from './receive-memory.js';
 import { ServerEndpoint } from './server-endpoint.js';
 import { type Caller, sniff } from './sniff.js';
+import { adopt, SocketReader } from './socket-reader.js';
 import { ALPN, checkPeerName, loadPem, TLS_MIN_VERSION, type TransportTls } from './tls.js';
 
 export interface TransportLimits {
@@ -80,6 +81,7 @@ class Listener implements TransportListener {
   #handshakes = 0;
   #refused = 0;
   #closing: Promise<void> | undefined;
+  #onEmpty: (() => void) | undefined;
 
   constructor(options: ListenOptions) {
     this.#options = options;
@@ -131,6 +133,11 @@ class Listener implements TransportListener {
       for (const socket of this.#sockets) socket.destroy();
     });
     await closed;
+    if (this.#sockets.size > 0) {
+      await new Promise<void>((resolve) => {
+        this.#onEmpty = resolve;
+      });
+    }
     timer.cancel();
   }
 
@@ -199,9 +206,16 @@ class Listener implements TransportListener {
       socket.destroy();
       return false;
     }
-    this.#sockets.add(socket);
-    socket.once('close', () => this.#sockets.delete(socket));
+    this.#keep(socket);
     return true;
+  }
+
+  #keep(socket: net.Socket): void {
+    this.#sockets.add(socket);
+    socket.once('close', () => {
+      this.#sockets.delete(socket);
+      if (this.#sockets.size === 0) this.#onEmpty?.();
+    });
   }
 
   /** From here on TLS, if any, is done. */
@@ -222,7 +236,8 @@ class Listener implements TransportListener {
     found: { caller: Caller; bytes: Buffer; handshake: Handshake },
   ): void {
     if (found.caller === 'specialised') {
-      this.#serve(socket, found.bytes, found.handshake);
+      // Not inside the event that brought the bytes: the connection may move to another socket.
+      process.nextTick(() => this.#serve(socket, found.bytes, found.handshake));
       return;
     }
     found.handshake.over();
@@ -232,12 +247,21 @@ class Listener implements TransportListener {
     } else socket.destroy();
   }
 
-  #serve(socket: net.Socket, bytes: Buffer, handshake: Handshake): void {
+  #serve(accepted: net.Socket, bytes: Buffer, handshake: Handshake): void {
+    if (accepted.destroyed) return;
+    const reader = new SocketReader();
+    const moved = adopt(accepted, reader);
+    const socket = moved ?? accepted;
+    if (moved !== undefined) {
+      this.#keep(moved);
+      handshake.moveTo(moved);
+    }
     const endpoint = new ServerEndpoint({
       socket,
       peer: peerOf(socket),
       memory: this.#memory,
       clock: this.#options.clock,
+      reader: moved === undefined ? undefined : reader,
       onOpen: (stream) => {
         handshake.over();
         return this.#options.onIoStream(stream);
@@ -253,13 +277,19 @@ class Listener implements TransportListener {
 /** One connection that has not shown who it is: destroyed at the deadline, counted until it is over. */
 class Handshake {
   readonly #timer: Timer;
-  readonly #socket: net.Socket;
+  #socket: net.Socket;
   #onOver: (() => void) | undefined;
 
   constructor(clock: Clock, limitMs: number, socket: net.Socket) {
     this.#socket = socket;
     this.#timer = clock.after(limitMs, () => this.cut(), { background: true });
-    socket.once('close', () => this.over());
+    socket.once('close', () => this.#closed(socket));
+  }
+
+  /** The connection goes on in another socket. */
+  moveTo(socket: net.Socket): void {
+    this.#socket = socket;
+    socket.once('close', () => this.#closed(socket));
   }
 
   whenOver(callback: () => void): void {
@@ -274,6 +304,10 @@ class Handshake {
 
   cut(): void {
     this.#socket.destroy();
+  }
+
+  #closed(socket: net.Socket): void {
+    if (socket === this.#socket) this.over();
   }
 }
 

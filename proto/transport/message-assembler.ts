@@ -8,6 +8,7 @@ import assert from 'node:assert';
 import { StorageError } from '../../common/errors.js';
 import { type IncomingMessage, MESSAGE_BYTES_MAX } from '../message-stream.js';
 import { GRPC_HEADER_BYTES } from './frame.js';
+import type { ReadPiece } from './read-memory.js';
 import type { ReceivedBytes, ReceiveMemory } from './receive-memory.js';
 
 /** A message on its way through the handler. Held once by the endpoint, and once more per `retain`. */
@@ -18,7 +19,7 @@ export class ReceivedMessage implements IncomingMessage {
   readonly #memory: ReceivedBytes | undefined;
   readonly #onConsumed: (lengthBytes: number) => void;
 
-  /** @param memory undefined: `bytes` is a view of what was received */
+  /** @param memory released with the message; undefined: nobody else uses what `bytes` is a view of */
   constructor(
     bytes: Buffer,
     memory: ReceivedBytes | undefined,
@@ -71,8 +72,26 @@ export class MessageAssembler {
     return this.#prefixBytes === 0;
   }
 
-  /** @throws StorageError LIMIT_EXCEEDED (message too long) | UNSUPPORTED (compressed) | OVERLOADED (no memory) */
-  push(chunk: Buffer, start: number, end: number): void {
+  /** Where the rest of the message that is being collected goes; undefined between messages. */
+  get remainder(): Buffer | undefined {
+    const bytes = this.#collecting?.bytes;
+    return bytes?.subarray(this.#collected, this.#length);
+  }
+
+  /** So many bytes were put at the start of `remainder`. */
+  advance(lengthBytes: number): void {
+    const memory = this.#collecting as ReceivedBytes;
+    this.#collected += lengthBytes;
+    if (this.#collected < this.#length) return;
+    this.#prefixBytes = 0;
+    this.#collecting = undefined;
+    this.#emit(memory.bytes, memory);
+  }
+
+  /** @param piece held by messages that are views of the chunk; undefined: the chunk is not used again
+   *  @throws StorageError LIMIT_EXCEEDED (message too long) | UNSUPPORTED (compressed) | OVERLOADED (no memory) */
+  push(chunk: Buffer, span: { start: number; end: number }, piece: ReadPiece | undefined): void {
+    const { start, end } = span;
     let at = start;
     while (at < end) {
       if (this.#prefixBytes < GRPC_HEADER_BYTES) {
@@ -81,7 +100,8 @@ export class MessageAssembler {
         if (end - at >= this.#length) {
           this.#prefixBytes = 0;
           at += this.#length;
-          this.#emit(chunk.subarray(at - this.#length, at), undefined);
+          piece?.hold();
+          this.#emit(chunk.subarray(at - this.#length, at), piece);
           continue;
         }
         this.#collecting = this.#memory.take(this.#length);
@@ -122,12 +142,7 @@ export class MessageAssembler {
     const memory = this.#collecting as ReceivedBytes;
     const taken = Math.min(this.#length - this.#collected, end - at);
     chunk.copy(memory.bytes, this.#collected, at, at + taken);
-    this.#collected += taken;
-    if (this.#collected === this.#length) {
-      this.#prefixBytes = 0;
-      this.#collecting = undefined;
-      this.#emit(memory.bytes, memory);
-    }
+    this.advance(taken);
     return at + taken;
   }
 

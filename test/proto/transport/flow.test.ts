@@ -227,7 +227,8 @@ describe('ends', () => {
     const error = await recorder.closed();
     expect(error).toMatchObject({ code: 'UNAVAILABLE' });
     expect(recorder.messages).toHaveLength(0);
-    expect(server.memory.usedBytes).toBe(0);
+    while (server.memory.usedBytes > 0) await new Promise<void>((r) => clock.after(1, r));
+    expect(server.listener.connections).toBe(0);
     expect(recorder.closes).toHaveLength(1);
   });
 
