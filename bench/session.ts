@@ -25,7 +25,7 @@ const PRECONDITION: BenchCase = {
   flushEach: false,
   quick: true,
 };
-const WARM_UP_MS = 500;
+const WARM_UP_MS = 1000;
 
 export interface SessionContext {
   readonly options: BenchOptions;
@@ -87,7 +87,11 @@ export class Session {
           blockBytes: 4096,
           queueDepth: 32,
         };
-        await this.#fio(started, { benchCase, runMs: WARM_UP_MS, seed: 2 });
+        await this.#fio(started, {
+          benchCase,
+          runMs: options.quick ? WARM_UP_MS / 2 : WARM_UP_MS,
+          seed: 2,
+        });
       }
       await running.settle?.();
       this.#started.push(started);
