@@ -40,7 +40,7 @@ export const NBD_LIMITS: NbdLimits = {
   inFlightMax: 256,
   replyBytesMax: 8 * MIB,
   incompletePayloadBytesMax: REQUEST_BYTES_MAX,
-  smallPayloadBytes: 128 * KIB,
+  smallPayloadBytes: 64 * KIB,
   stallMs: 30_000,
   stallUnderPressureMs: 3_000,
   drainMs: 10_000,

@@ -162,7 +162,7 @@ export class NbdServer {
     }
     // Accepting may fail later (out of descriptors): the connection is lost, the server lives on (scenario 76).
     this.#server.on('error', (error) => {
-      this.#options.log.warn({ err: error }, 'NBD server could not accept');
+      this.#context.noteDrop('', `could not accept: ${error.message}`);
     });
   }
 

@@ -126,8 +126,8 @@ describe('TCP', () => {
 
 describe('the end of a TCP connection', () => {
   it('does not cut off the last reply, whatever the peer still sends', async () => {
-    const volume = new MemoryVolume({ sizeBytes: SIZE });
-    const data = Buffer.alloc(4 << 20, 0x42);
+    const volume = new MemoryVolume({ sizeBytes: 32 << 20 });
+    const data = Buffer.alloc(32 << 20, 0x42);
     await volume.write(0, data.length, [data], { fua: false });
     const server = await NbdServer.listen({
       exports: [{ name: 'v1', volume }],
@@ -143,7 +143,7 @@ describe('the end of a TCP connection', () => {
     client.request(read);
     await until(() => volume.bytesAdmission.used > 0);
     client.request({ type: C.DISC });
-    client.send(Buffer.alloc(100_000, 1));
+    client.send(Buffer.alloc(3 << 20, 1));
     for (let i = 0; i < 100; i += 1) await new Promise((resolve) => setImmediate(resolve));
     client.socket.resume();
     const reply = await client.readReply(read);

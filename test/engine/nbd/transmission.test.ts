@@ -1,7 +1,9 @@
 /** Requests over a raw socket: every misuse has its error number, and the stream stays in step afterwards. */
+import { AssertionError } from 'node:assert';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { StorageError } from '../../../common/errors.js';
 import { COMMAND as C, NBD_ERROR as E, COMMAND_FLAG as F } from '../../../engine/nbd/constants.js';
+import { errorAnswer } from '../../../engine/nbd/error-number.js';
 import { MemoryVolume } from '../../support/memory-volume.js';
 import { ConnectionLost, RawClient, type RequestFields } from './raw-client.js';
 import { startServer, type TestServer } from './test-server.js';
@@ -277,6 +279,11 @@ describe('requests (correctness 3.2, NBD transmission)', () => {
     expect(await client.call({ type: C.FLUSH })).toMatchObject({ error: E.EIO });
     under.volume.before = undefined;
     expect(await client.call({ type: C.FLUSH })).toMatchObject({ error: 0 });
+  });
+
+  it('does not hide a failed assertion of the volume', () => {
+    const broken = new AssertionError({ message: 'invariant' });
+    expect(() => errorAnswer(broken, E.EINVAL)).toThrow(broken);
   });
 
   it('reports status in merged runs, and one with REQ_ONE', async () => {
