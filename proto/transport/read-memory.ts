@@ -11,6 +11,8 @@ const START_BYTES = 64 * KIB;
 const GROWN_BYTES = 256 * KIB;
 /** Free pieces kept besides the current one. */
 const SPARE_MAX = 4;
+/** Pieces held by messages: beyond, what is read is copied, or many small messages would pin many large pieces. */
+const HELD_MAX = 8;
 
 /** One piece. Messages that are views of it hold it. */
 export class ReadPiece implements ReceivedBytes {
@@ -44,7 +46,10 @@ export class ReadMemory {
   #current: ReadPiece;
   #spare: ReadPiece[] = [];
   #sizeBytes = START_BYTES;
+  /** pieces set aside because messages hold them */
+  #heldCount = 0;
   readonly #onFree = (piece: ReadPiece): void => {
+    if (piece !== this.#current) this.#heldCount -= 1;
     const useful = piece !== this.#current && piece.bytes.length === this.#sizeBytes;
     if (useful && this.#spare.length < SPARE_MAX) this.#spare.push(piece);
   };
@@ -58,13 +63,21 @@ export class ReadMemory {
     return this.#current;
   }
 
+  /** So many pieces are held that the next message should not hold one more. */
+  get crowded(): boolean {
+    return this.#heldCount >= HELD_MAX;
+  }
+
   /** For the next read. `lastBytes`: what the last one brought; a full piece asks for larger ones. */
   next(lastBytes: number): ReadPiece {
-    if (lastBytes === this.#sizeBytes && this.#sizeBytes < GROWN_BYTES) {
+    const grow = lastBytes === this.#sizeBytes && this.#sizeBytes < GROWN_BYTES;
+    if (grow) {
       this.#sizeBytes = GROWN_BYTES;
       this.#spare = [];
-      this.#current = this.#make();
-    } else if (this.#current.held) this.#current = this.#spare.pop() ?? this.#make();
+    }
+    if (this.#current.held) this.#heldCount += 1;
+    else if (!grow) return this.#current;
+    this.#current = this.#spare.pop() ?? this.#make();
     return this.#current;
   }
 

@@ -9,8 +9,8 @@ import net from 'node:net';
 import { ReadMemory, type ReadPiece } from './read-memory.js';
 
 export interface ReadSink {
-  /** Bytes of the connection. @param piece whom to hold if views of them are to live longer than the call */
-  receive(chunk: Buffer, piece: ReadPiece): void;
+  /** Bytes of the connection. @param piece whom to hold if views of them are to live longer than the call; undefined: nobody */
+  receive(chunk: Buffer, piece: ReadPiece | undefined): void;
   /** Where the next bytes of the connection belong, if that is known. */
   directTarget(): Buffer | undefined;
   /** So many bytes were put where `directTarget` said. */
@@ -49,7 +49,9 @@ export class SocketReader {
     }
     this.#lastBytes = lengthBytes;
     const piece = this.#memory.current;
-    this.#sink?.receive(piece.bytes.subarray(0, lengthBytes), piece);
+    const chunk = piece.bytes.subarray(0, lengthBytes);
+    if (this.#memory.crowded) this.#sink?.receive(Buffer.from(chunk), undefined);
+    else this.#sink?.receive(chunk, piece);
   }
 }
 
