@@ -19,12 +19,20 @@ export interface DeviceAccess {
   readonly pool: BufferPool;
 }
 
-/** @throws StorageError IO_ERROR of a copy that cannot be read (an unreadable one is not a torn one) */
+/** A copy that cannot be read counts as damaged: if the other one is older, the metadata knows.
+ *  @throws StorageError IO_ERROR if no copy can be read */
 export async function readSuperblocks(access: DeviceAccess): Promise<SuperblockCopy[]> {
   const copies: SuperblockCopy[] = [];
+  const errors: unknown[] = [];
   for (const offset of SUPERBLOCK_OFFSETS) {
-    copies.push(await readAt(access, offset, SUPERBLOCK_BYTES, decodeSuperblock));
+    try {
+      copies.push(await readAt(access, offset, SUPERBLOCK_BYTES, decodeSuperblock));
+    } catch (error) {
+      errors.push(error);
+      copies.push({ kind: 'damaged' });
+    }
   }
+  if (errors.length === SUPERBLOCK_OFFSETS.length) throw errors[0];
   return copies;
 }
 
