@@ -241,11 +241,24 @@ export class DeviceProcess {
   }
 
   async #detach(): Promise<void> {
-    const { client, paths, server } = this.#running();
+    const { server } = this.#running();
     await this.#checkUnused();
     await this.#enterPhase('detaching');
     await releaseLoop(this.#devicePath);
-    await this.#whenUnused(server);
+    if (await this.#isReleased(server)) return this.#finishDetach();
+    // Opened between check and release: the kernel takes the device away when that user closes it.
+    this.#onUnused = () => {
+      this.#finishDetach()
+        .catch((error: unknown) => this.#log.error({ err: error }, 'late detach'))
+        .finally(() => process.exit(0));
+    };
+    const text = `device ${this.#devicePath} of ${this.#config.name} was opened meanwhile`;
+    throw new StorageError('CONFLICT', text, { hint: 'it goes away when its last user closes it' });
+  }
+
+  /** The loop device is gone: the last flush, then the rest. */
+  async #finishDetach(): Promise<void> {
+    const { client, paths } = this.#running();
     const flushError = await client.flushVolume().catch((error: unknown) => error);
     await unmountAll(paths.mountDir, { lazy: false });
     client.close();
@@ -258,7 +271,7 @@ export class DeviceProcess {
   /** Programs like udev look at a device for a moment: only who stays is a user. */
   async #checkUnused(): Promise<void> {
     for (let check = 1; ; check += 1) {
-      const user = await loopUser(this.#devicePath);
+      const user = await loopUser(this.#devicePath, { probe: true });
       if (user === undefined) return;
       if (check === USER_CHECKS || user.startsWith('mounted')) {
         const text = `device ${this.#devicePath} of ${this.#config.name} is ${user}`;
@@ -268,16 +281,13 @@ export class DeviceProcess {
     }
   }
 
-  /** The loop driver closes our file when the last user of the device is gone. */
-  async #whenUnused(server: FuseServer): Promise<void> {
-    if (server.openHandles === 0) return;
-    const unused = new Promise<boolean>((resolve) => {
+  /** Whether the loop driver closed our file, which it does when the last user of the device is gone. */
+  async #isReleased(server: FuseServer): Promise<boolean> {
+    if (server.openHandles === 0) return true;
+    const released = new Promise<boolean>((resolve) => {
       this.#onUnused = () => resolve(true);
     });
-    const late = sleep(this.#clock, RELEASE_TIMEOUT_MS).then(() => false);
-    if (await Promise.race([unused, late])) return;
-    this.#log.warn('the device was opened while it was detached; it ends with its last user');
-    await unused;
+    return Promise.race([released, sleep(this.#clock, RELEASE_TIMEOUT_MS).then(() => false)]);
   }
 
   /** The mount is gone though nobody asked us: by hand, or the connection was aborted. */

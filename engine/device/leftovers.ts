@@ -12,7 +12,7 @@ import { readMounts, unmountAll } from './mount-table.js';
  *  answer errors and goes away with that mount: it is reported, and does not stand in the way of a new one. */
 export async function cleanLeftovers(paths: DevicePaths, log: Logger): Promise<void> {
   for (const loop of await findLoops(paths.backingFile)) {
-    const user = await loopUser(loop);
+    const user = await loopUser(loop, { probe: false });
     log.warn({ loop, user }, 'loop device of a dead device process');
     await releaseLoop(loop);
   }

@@ -65,14 +65,19 @@ export async function releaseLoop(devicePath: string): Promise<void> {
   }
 }
 
-/** Why the device may not be taken away, as a sentence; undefined if nobody uses it. */
-export async function loopUser(devicePath: string): Promise<string | undefined> {
+/** Why the device may not be taken away, as words; undefined if nobody uses it.
+ *  @param options.probe  also finds users outside of this mount namespace, by an exclusive open; a mount at that very moment
+ *                        would be refused, so only who is about to detach asks that way */
+export async function loopUser(
+  devicePath: string,
+  options: { probe: boolean },
+): Promise<string | undefined> {
   const number = (await readSysFile(`/sys/block/${basename(devicePath)}/dev`)) ?? '';
   const mountPoint = mountPointOf(await readMounts(), { path: devicePath, number });
   if (mountPoint !== undefined) return `mounted at ${mountPoint}`;
   const holders = await readdir(`/sys/block/${basename(devicePath)}/holders`).catch(() => []);
   if (holders.length > 0) return `held by ${holders[0]}`;
-  if (await isClaimed(devicePath)) {
+  if (options.probe && (await isClaimed(devicePath))) {
     return 'in exclusive use (mounted in another mount namespace, swap, or opened by a program)';
   }
   const pid = await findOpener(devicePath);

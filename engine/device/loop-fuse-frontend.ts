@@ -84,7 +84,7 @@ export class LoopFuseFrontend implements DeviceFrontend {
     const lock = await this.#lockDead(paths);
     try {
       for (const loop of await findLoops(paths.backingFile)) {
-        const user = await loopUser(loop);
+        const user = await loopUser(loop, { probe: true });
         if (user === undefined || options.force === true) continue;
         throw new StorageError('CONFLICT', `device ${loop} of ${paths.name} is ${user}`, {
           device: loop,
@@ -104,7 +104,7 @@ export class LoopFuseFrontend implements DeviceFrontend {
       const report = await this.#ask(paths, 'status', STATUS_TIMEOUT_MS);
       if (report !== undefined) {
         const { devicePath, pid, sizeBytes, connected, reconnects, unanswered } = report;
-        const user = await loopUser(devicePath);
+        const user = await loopUser(devicePath, { probe: false });
         const facts = { devicePath, pid, sizeBytes, connected, reconnects, unanswered };
         return { state: report.phase, frontend, ...facts, ...(user === undefined ? {} : { user }) };
       }
