@@ -1,4 +1,5 @@
-/** `aurochs replica compare`: the copies of a volume, byte by byte, on stopped disks. Changes nothing. */
+/** `aurochs replica compare`: the copies of a volume, byte by byte, on stopped disks. Changes
+ *  nothing. */
 import { join, resolve } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { StorageError, toStorageError } from '../common/errors.js';
@@ -60,7 +61,8 @@ async function compare(volume: string, flags: CompareFlags): Promise<number> {
   try {
     const disks: CompareDisk[] = [];
     for (const { path, dataDir } of pairs) disks.push(await compareDisk(path, dataDir));
-    // A daemon that runs, or starts meanwhile, is kept out by the same lock that keeps out a second daemon.
+    // A daemon that runs, or starts meanwhile, is kept out by the same lock that keeps out a second
+    // daemon.
     for (const dir of new Set(pairs.map(({ dataDir }) => dataDir))) {
       locks.push(await lockFile(join(dir, 'lock')));
     }

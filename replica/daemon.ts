@@ -1,12 +1,14 @@
 /**
  * One replica daemon: its disks, the replicas on them, and the listener that engines connect to.
  *
- * DIR is the data directory: `lock` (flock, held while running), `daemon.json` (identity), `meta/<disk id>` (metadata
- * of each disk). Start: lock -> identity -> disks -> replicas -> listener. Stop is the reverse and answers what runs.
+ * DIR is the data directory: `lock` (flock, held while running), `daemon.json` (identity),
+ * `meta/<disk id>` (metadata of each disk). Start: lock -> identity -> disks -> replicas ->
+ * listener. Stop is the reverse and answers what runs.
  */
 import assert from 'node:assert';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { BufferPool } from '../common/block-device.js';
 import type { Clock } from '../common/clock.js';
 import { StorageError } from '../common/errors.js';
 import type { Logger } from '../common/log.js';
@@ -53,8 +55,9 @@ export interface Daemon {
   stop(): Promise<void>;
 }
 
-// Memory, for a daemon of at most 150 MiB. What requests hold is admitted first, so that an admitted request always finds its
-// buffer: the pool has room for slots that are up to half larger than asked, and for what the store reads for itself.
+// Memory, for a daemon of at most 150 MiB. What requests hold is admitted first, so that an
+// admitted request always finds its buffer: the pool has room for slots that are up to half larger
+// than asked, and for what the store reads for itself.
 const ADMISSION_BYTES = 32 * MIB;
 const POOL_BYTES = 64 * MIB;
 /** Messages that arrive in pieces; past this they are put together in ordinary memory. */
@@ -64,9 +67,11 @@ const CACHE_BYTES = 24 * MIB;
 assert(ADMISSION_BYTES * 1.5 < POOL_BYTES && WINDOW_BYTES <= ADMISSION_BYTES);
 const STREAMS_MAX = 256;
 
-/** Resolves when the daemon serves. A disk that is refused is reported by Identify and in the log; the others serve.
- *  @throws StorageError DISK_LOCKED (another daemon has DIR) | CORRUPT_METADATA | IDENTITY_MISMATCH | INVALID_ARGUMENT |
- *  UNAVAILABLE (cannot listen) | the reason of a disk if no disk at all can be opened */
+/** Resolves when the daemon serves. A disk that is refused is reported by Identify and in the log;
+ *  the others serve.
+ *  @throws StorageError DISK_LOCKED (another daemon has DIR) | CORRUPT_METADATA | IDENTITY_MISMATCH
+ *    | INVALID_ARGUMENT | UNAVAILABLE (cannot listen) | the reason of a disk if no disk at all can
+ *    be opened */
 export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const undo: Array<() => Promise<void> | void> = [];
   try {
@@ -100,23 +105,7 @@ async function start(
   addReplicas({ disks, replicas, identity, log });
 
   const registry = createRegistry('replica');
-  const sampler = {
-    disks: () => disks.samples(),
-    dirtyRegions: () => disks.dirtyRegions(),
-    replicas: () => replicas.size,
-    streams: () => streams.count,
-    requestsInFlight: () => replicas.all().reduce((sum, r) => sum + r.running, 0),
-  };
-  const streams = new StreamService({
-    replicas,
-    incarnation: identity.incarnation,
-    memory: new Semaphore('replica memory', ADMISSION_BYTES, STREAMS_MAX),
-    pool,
-    metrics: new ServiceMetrics(registry, sampler),
-    clock,
-    log,
-    streamsMax: STREAMS_MAX,
-  });
+  const streams = createStreams({ disks, replicas, identity, pool, registry, clock, log });
   const control = new ControlService({ identity, disks, replicas, log });
   const listener = await listenTransport({
     address: options.listen,
@@ -152,6 +141,36 @@ async function start(
   };
 }
 
+function createStreams(parts: {
+  disks: DiskSet;
+  replicas: ReplicaDirectory;
+  identity: DaemonIdentity;
+  pool: BufferPool;
+  registry: Registry;
+  clock: Clock;
+  log: Logger;
+}): StreamService {
+  const { disks, replicas, identity, pool, registry, clock, log } = parts;
+  const metrics = new ServiceMetrics(registry, {
+    disks: () => disks.samples(),
+    dirtyRegions: () => disks.dirtyRegions(),
+    replicas: () => replicas.size,
+    streams: () => streams.count,
+    requestsInFlight: () => replicas.all().reduce((sum, r) => sum + r.running, 0),
+  });
+  const streams: StreamService = new StreamService({
+    replicas,
+    incarnation: identity.incarnation,
+    memory: new Semaphore('replica memory', ADMISSION_BYTES, STREAMS_MAX),
+    pool,
+    metrics,
+    clock,
+    log,
+    streamsMax: STREAMS_MAX,
+  });
+  return streams;
+}
+
 /** @throws StorageError DISK_LOCKED | IO_ERROR */
 async function lockDataDir(dataDir: string): Promise<FileLock> {
   try {
@@ -179,7 +198,8 @@ function addReplicas(parts: {
   for (const disk of disks.opened()) {
     for (const summary of disk.replicas()) {
       if (replicas.has(summary.volume, summary.replicaId)) {
-        // A disk that was copied block by block: of two replicas with one identity only one can be served (scenario 56).
+        // A disk that was copied block by block: of two replicas with one identity only one can be
+        // served (scenario 56).
         log.error({ volume: summary.volume, replica: summary.replicaId }, 'replica found twice');
         continue;
       }

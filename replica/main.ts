@@ -1,4 +1,4 @@
-/** `aurochs replica`: one replica daemon, or an offline comparison of copies. Outside contract: design section 10. */
+/** `aurochs replica`: one replica daemon, or an offline comparison of copies.. */
 import { resolve } from 'node:path';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { isLoopback, parseTcpAddress } from '../common/address.js';
@@ -75,7 +75,8 @@ Example:
     .action(async (flags: DaemonFlags) => run(await runDaemon(flags)));
 }
 
-/** Runs `aurochs replica ARGV`. @returns the exit code: 0 after an orderly stop; see ERROR_CODES otherwise */
+/** Runs `aurochs replica ARGV`. @returns the exit code: 0 after an orderly stop; see ERROR_CODES
+ *  otherwise */
 export async function main(argv: readonly string[]): Promise<number> {
   let code = 0;
   try {
@@ -155,7 +156,7 @@ function transportTls(flags: DaemonFlags): TransportTls | undefined {
   return { ca, cert, key };
 }
 
-/** No plaintext beyond this host unless a person says so (correctness 3.1). */
+/** No plaintext beyond this host unless a person says so. */
 function checkExposure(
   listen: string,
   security: { tls: TransportTls | undefined; insecure: boolean },

@@ -1,4 +1,5 @@
-/** The control calls of a replica daemon (ReplicaControl in proto/replica.proto). Requests were checked in form before. */
+/** The control calls of a replica daemon (ReplicaControl in proto/replica.proto). Requests were
+ *  checked in form before. */
 import assert from 'node:assert';
 import { StorageError } from '../../common/errors.js';
 import type { Logger } from '../../common/log.js';
@@ -42,7 +43,8 @@ export class ControlService implements ReplicaControlHandlers {
     this.#options = options;
   }
 
-  /** Refuses every later change with CLOSED, and resolves when running creations and deletions have ended. */
+  /** Refuses every later change with CLOSED, and resolves when running creations and deletions have
+   *  ended. */
   async stop(): Promise<void> {
     this.#stopping = true;
     await this.#turn.acquire(1);
@@ -65,7 +67,8 @@ export class ControlService implements ReplicaControlHandlers {
   }
 
   /** Idempotent for the same replica and size; the disk is the one with the most free space.
-   *  @throws StorageError CONFLICT | INVALID_ARGUMENT | LIMIT_EXCEEDED | UNAVAILABLE (no disk serves) | IO_ERROR */
+   *  @throws StorageError CONFLICT | INVALID_ARGUMENT | LIMIT_EXCEEDED | UNAVAILABLE (no disk
+   *    serves) | IO_ERROR */
   async createReplica(request: CreateReplicaRequest): Promise<ReplicaInfo> {
     checkSize(request.sizeBytes);
     return this.#inTurn(async () => {
@@ -104,7 +107,8 @@ export class ControlService implements ReplicaControlHandlers {
     return {};
   }
 
-  /** @throws StorageError NOT_FOUND | IDENTITY_MISMATCH | STALE_EPOCH | CONFLICT (in use) | IO_ERROR */
+  /** @throws StorageError NOT_FOUND | IDENTITY_MISMATCH | STALE_EPOCH | CONFLICT (in use) |
+   *    IO_ERROR */
   deleteReplica(request: DeleteReplicaRequest): Promise<DeleteReplicaReply> {
     return this.#inTurn(async () => {
       const { replicas } = this.#options;

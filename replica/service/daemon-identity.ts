@@ -1,4 +1,5 @@
-/** Who a replica daemon is: stable id in its data directory, and what distinguishes this start from every other (P7). */
+/** Who a replica daemon is: stable id in its data directory, and what distinguishes this start from
+ *  every other (P7). */
 import { randomUUID } from 'node:crypto';
 import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -11,7 +12,8 @@ export interface DaemonIdentity {
   readonly clusterId: string;
   /** drawn at each start of the process */
   readonly incarnation: string;
-  /** of the running kernel: another one after a restart means that the host lost power or rebooted (P10) */
+  /** of the running kernel: another one after a restart means that the host lost power or rebooted
+   *  (P10) */
   readonly bootId: string;
 }
 
@@ -20,9 +22,10 @@ export type StoredIdentity = Pick<DaemonIdentity, 'daemonId' | 'clusterId'>;
 const FORMAT_VERSION = 1;
 const FILE_BYTES_MAX = 64 * 1024;
 
-/** Reads the identity in `dataDir`, or makes it durable there (written aside, synced, renamed, directory synced: R7).
- *  The directory must be locked by the caller.
- *  @throws StorageError CORRUPT_METADATA | VERSION_UNSUPPORTED | IDENTITY_MISMATCH (another cluster's directory) | IO_ERROR */
+/** Reads the identity in `dataDir`, or makes it durable there (written aside, synced, renamed,
+ *  directory synced: R7). The directory must be locked by the caller.
+ *  @throws StorageError CORRUPT_METADATA | VERSION_UNSUPPORTED | IDENTITY_MISMATCH (another
+ *    cluster's directory) | IO_ERROR */
 export async function loadDaemonIdentity(
   dataDir: string,
   clusterId: string,
@@ -44,7 +47,8 @@ export async function loadDaemonIdentity(
   return { daemonId, clusterId, incarnation: randomUUID(), bootId: await readBootId() };
 }
 
-/** The durable part of the identity in a data directory; undefined if no daemon ever ran there. Changes nothing.
+/** The durable part of the identity in a data directory; undefined if no daemon ever ran there.
+ *  Changes nothing.
  *  @throws StorageError CORRUPT_METADATA | VERSION_UNSUPPORTED | IO_ERROR */
 export async function readStoredIdentity(dataDir: string): Promise<StoredIdentity | undefined> {
   const path = join(dataDir, 'daemon.json');

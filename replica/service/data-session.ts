@@ -1,12 +1,14 @@
 /**
- * One data stream of an engine: hello, then batches of requests; replies go back in batches (design sections 4 and 5).
+ * One data stream of an engine: hello, then batches of requests; replies go back in batches.
  *
- * States: `hello` (nothing but a hello is accepted) -> `attaching` (an older stream of the same engine drains) ->
- * `serving` -> `closed`. Invariants:
- * - A request is received, then waits for memory (backlog) or runs at once. Once closed, what waits is dropped and nothing
- *   starts any more, also not what arrives late (P4); what runs ends, and `drained` resolves after it.
- * - Received and unanswered requests never exceed the advertised window, in count and in payload bytes; one more ends the
- *   stream with LIMIT_EXCEEDED. Memory is admitted before it is taken; while a request waits for it the stream is paused.
+ * States: `hello` (nothing but a hello is accepted) -> `attaching` (an older stream of the same
+ * engine drains) -> `serving` -> `closed`. Invariants:
+ * - A request is received, then waits for memory (backlog) or runs at once. Once closed, what waits
+ *   is dropped and nothing starts any more, also not what arrives late (P4); what runs ends, and
+ *   `drained` resolves after it.
+ * - Received and unanswered requests never exceed the advertised window, in count and in payload
+ *   bytes; one more ends the stream with LIMIT_EXCEEDED. Memory is admitted before it is taken;
+ *   while a request waits for it the stream is paused.
  */
 import type { BufferPool } from '../../common/block-device.js';
 import type { Clock, Timer } from '../../common/clock.js';
@@ -121,7 +123,8 @@ export class DataSession implements MessageStreamHandlers, IoBatchVisitor {
     return this.#running;
   }
 
-  /** Ends the stream, drops what waits, starts nothing more; what runs in the store ends there. Idempotent. */
+  /** Ends the stream, drops what waits, starts nothing more; what runs in the store ends there.
+   *  Idempotent. */
   fence(error: StorageError | undefined): void {
     if (this.#state === 'closed') return;
     this.#state = 'closed';
@@ -138,7 +141,8 @@ export class DataSession implements MessageStreamHandlers, IoBatchVisitor {
     return new Promise((resolve) => this.#drainWaiters.push(resolve));
   }
 
-  /** For a daemon that stops: takes nothing more, answers what runs, then ends the stream in order. */
+  /** For a daemon that stops: takes nothing more, answers what runs, then ends the stream in
+   *  order. */
   async finish(): Promise<void> {
     if (this.#state === 'serving') {
       this.#state = 'finishing';

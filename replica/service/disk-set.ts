@@ -1,4 +1,5 @@
-/** The disks of one daemon. One that is refused or fails is shown with its reason; the others serve (scenarios 44, 54). */
+/** The disks of one daemon. One that is refused or fails is shown with its reason; the others serve
+ *  (scenarios 44, 54). */
 import type { BufferPool } from '../../common/block-device.js';
 import type { Clock } from '../../common/clock.js';
 import { StorageError, toStorageError } from '../../common/errors.js';
@@ -38,7 +39,8 @@ export class DiskSet {
   }
 
   /** Opens every disk, one after another, formats what is provably empty.
-   *  @throws StorageError INVALID_ARGUMENT (a path twice) | the first reason if no disk at all can be opened */
+   *  @throws StorageError INVALID_ARGUMENT (a path twice) | the first reason if no disk at all can
+   *    be opened */
   static async open(specs: readonly DiskSpec[], options: DiskSetOptions): Promise<DiskSet> {
     const paths = new Set(specs.map((spec) => spec.path));
     if (paths.size !== specs.length) {

@@ -1,17 +1,20 @@
 /**
- * The ranges of one replica that may differ from the other members after its engine died (design section 5).
+ * The ranges of one replica that may differ from the other members after its engine died.
  *
  * Two parts:
- * - current: writes, trims and zeroes of the opened epoch whose id is above the acknowledged-through number that
- *   the engine last sent. Ids grow over the whole epoch, also when its stream is replaced, so a later stream's
- *   number covers what an earlier stream of the same epoch left behind.
- * - inherited: what was current when a higher epoch was opened. Ids of another epoch never cover these. They go only by
- *   `forgetInherited`, which the session calls when the opened epoch's engine stores a membership record of its own epoch:
- *   by contract it does so for the first time after it made these ranges equal and flushed on all members (P5). Until
- *   then every further epoch is handed them again (R2).
+ * - current: writes, trims and zeroes of the opened epoch whose id is above the
+ *   acknowledged-through number that the engine last sent. Ids grow over the whole epoch, also when
+ *   its stream is replaced, so a later stream's number covers what an earlier stream of the same
+ *   epoch left behind.
+ * - inherited: what was current when a higher epoch was opened. Ids of another epoch never cover
+ *   these. They go only by `forgetInherited`, which the session calls when the opened epoch's
+ *   engine stores a membership record of its own epoch: by contract it does so for the first time
+ *   after it made these ranges equal and flushed on all members (P5). Until then every further
+ *   epoch is handed them again (R2).
  *
- * Memory is bounded: past `entriesMax` exact entries the oldest become whole regions, past `regionsMax` regions the whole
- * volume. Both only add ranges, so the answer always covers what may differ.
+ * Memory is bounded: past `entriesMax` exact entries the oldest become whole regions, past
+ * `regionsMax` regions the whole volume. Both only add ranges, so the answer always covers what may
+ * differ.
  */
 import assert from 'node:assert';
 import { BLOCK_SIZE, REGION_SIZE, roundDown, roundUp } from '../../common/units.js';
@@ -63,7 +66,8 @@ export class InFlightWindow {
     return this.#count;
   }
 
-  /** Remembers a change that is about to start. The range was checked against the volume by the caller. */
+  /** Remembers a change that is about to start. The range was checked against the volume by the
+   *  caller. */
   note(id: number, offsetBytes: number, lengthBytes: number): void {
     assert(lengthBytes > 0);
     if (this.#count === this.#ids.length) this.#makeRoom();
@@ -86,7 +90,8 @@ export class InFlightWindow {
     if (this.#wholeThrough <= id) this.#wholeThrough = -1;
   }
 
-  /** A higher epoch was opened: its ids mean something else, so what is current becomes inherited. */
+  /** A higher epoch was opened: its ids mean something else, so what is current becomes
+   *  inherited. */
   beginEpoch(): void {
     this.#inherited = this.#bounded(this.ranges());
     this.#count = 0;
@@ -101,7 +106,8 @@ export class InFlightWindow {
     this.#inherited = [];
   }
 
-  /** Everything that may differ: ascending, disjoint, not touching, whole blocks inside the volume. */
+  /** Everything that may differ: ascending, disjoint, not touching, whole blocks inside the
+   *  volume. */
   ranges(): WindowRange[] {
     if (this.#wholeThrough >= 0) return [{ offsetBytes: 0, lengthBytes: this.#volumeSizeBytes }];
     const all: WindowRange[] = [...this.#inherited];

@@ -19,7 +19,8 @@ export class ReplicaDirectory {
     return this.all().filter((session) => session.volume === volume);
   }
 
-  /** @throws StorageError NOT_FOUND (no such volume here) | IDENTITY_MISMATCH (another replica of it: R8) */
+  /** @throws StorageError NOT_FOUND (no such volume here) | IDENTITY_MISMATCH (another replica of
+   *    it: R8) */
   get(volume: string, replicaId: string): ReplicaSession {
     const session = this.#sessions.get(keyOf(volume, replicaId));
     if (session !== undefined) return session;

@@ -1,12 +1,15 @@
 /**
- * Who may write to one replica: the decisions, without I/O (rules P4, R5, R8; design section 6).
+ * Who may write to one replica: the decisions, without I/O (rules P4, R5, R8).
  *
  * Invariants:
- * - The floor only grows. It is the highest epoch that was ever claimed here, persisted or about to be: from the
- *   moment a higher epoch claims the replica, everything older is refused, even while persisting still runs or fails.
- * - `opened` is the one tenure whose streams and records are accepted. It is set only after its epoch and engine are
- *   durable, and it is empty after a start of the daemon: a member that restarted serves nobody until it is opened again (P7).
- * - One epoch belongs to one engine. Two engines that drew the same epoch are told apart by engine id; the first wins.
+ * - The floor only grows. It is the highest epoch that was ever claimed here, persisted or about to
+ *   be: from the moment a higher epoch claims the replica, everything older is refused, even while
+ *   persisting still runs or fails.
+ * - `opened` is the one tenure whose streams and records are accepted. It is set only after its
+ *   epoch and engine are durable, and it is empty after a start of the daemon: a member that
+ *   restarted serves nobody until it is opened again (P7).
+ * - One epoch belongs to one engine. Two engines that drew the same epoch are told apart by engine
+ *   id; the first wins.
  */
 import assert from 'node:assert';
 import { StorageError } from '../../common/errors.js';
@@ -37,11 +40,13 @@ const ENGINE_ID = /^[\x21-\x7e]{1,128}$/;
 export class ReplicaSessionState {
   readonly #subject: { readonly volume: string; readonly replica: string };
   #floor: number;
-  /** engine that the floor belongs to; undefined: a replica created in that epoch and not opened yet */
+  /** engine that the floor belongs to; undefined: a replica created in that epoch and not opened
+   *  yet */
   #floorEngine: string | undefined;
   #opened: Tenure | undefined;
 
-  /** @param persisted what the replica's record says: highest epoch, and its engine ('': created, never opened) */
+  /** @param persisted what the replica's record says: highest epoch, and its engine ('': created,
+   *    never opened) */
   constructor(
     readonly volume: string,
     readonly replicaId: string,
@@ -60,8 +65,9 @@ export class ReplicaSessionState {
     return this.#opened;
   }
 
-  /** Decides on OpenReplica and, when it is a new tenure, fences every older one at once (P4: before persisting).
-   *  `reopen`: the same engine asks again, nothing is persisted. `claim`: persist, drain, then call `persisted`.
+  /** Decides on OpenReplica and, when it is a new tenure, fences every older one at once (P4:
+   *  before persisting). `reopen`: the same engine asks again, nothing is persisted. `claim`:
+   *  persist, drain, then call `persisted`.
    *  @throws StorageError STALE_EPOCH | INVALID_ARGUMENT */
   claim(tenure: Tenure): 'reopen' | 'claim' {
     checkTenure(tenure);
@@ -81,14 +87,16 @@ export class ReplicaSessionState {
     return 'claim';
   }
 
-  /** The claim is durable and the streams of older tenures have drained: its streams are accepted from now on. */
+  /** The claim is durable and the streams of older tenures have drained: its streams are accepted
+   *  from now on. */
   persisted(tenure: Tenure): void {
     assert(tenure.epoch === this.#floor, 'claims of one replica are persisted one after another');
     assert(tenure.engineId === this.#floorEngine);
     this.#opened = tenure;
   }
 
-  /** Nothing is accepted until the next OpenReplica (replica failed, deleted, or daemon stopping). */
+  /** Nothing is accepted until the next OpenReplica (replica failed, deleted, or daemon
+   *  stopping). */
   shut(): void {
     this.#opened = undefined;
   }
@@ -122,7 +130,8 @@ export class ReplicaSessionState {
 
   /** Decides on a membership record sent by an engine. `same`: already stored, nothing to do.
    *  @param equalContent whether `next` names the same members as `stored`
-   *  @throws StorageError STALE_EPOCH (not of the opened tenure) | CONFLICT (older, or another record of the same version) */
+   *  @throws StorageError STALE_EPOCH (not of the opened tenure) | CONFLICT (older, or another
+   *    record of the same version) */
   admitRecord(
     stored: RecordVersion | undefined,
     next: RecordVersion,

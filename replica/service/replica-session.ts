@@ -1,10 +1,11 @@
 /**
  * One replica as the daemon serves it: its store, who holds it, the stream that writes to it.
  *
- * Opening, membership, deletion run one after another (a queue of bounded length); streams come and go beside them.
- * Invariants:
- * - At most one stream is attached. A later hello of the same tenure replaces it, and is answered only after the
- *   replaced stream has nothing left in the store, so that requests of two streams never overlap here.
+ * Opening, membership, deletion run one after another (a queue of bounded length); streams come and
+ * go beside them. Invariants:
+ * - At most one stream is attached. A later hello of the same tenure replaces it, and is answered
+ *   only after the replaced stream has nothing left in the store, so that requests of two streams
+ *   never overlap here.
  * - When `open` of a higher epoch answers, nothing of an older one is queued or running (P4).
  */
 import assert from 'node:assert';
@@ -75,9 +76,10 @@ export class ReplicaSession {
     return running;
   }
 
-  /** P4, R5: when it resolves the epoch is durable and nothing of an older tenure is queued or running.
-   *  A replica that had failed is loaded again from its disk (P8).
-   *  @throws StorageError STALE_EPOCH | INVALID_ARGUMENT | OVERLOADED | IO_ERROR (not open; older epochs stay refused) */
+  /** P4, R5: when it resolves the epoch is durable and nothing of an older tenure is queued or
+   *  running. A replica that had failed is loaded again from its disk (P8).
+   *  @throws StorageError STALE_EPOCH | INVALID_ARGUMENT | OVERLOADED | IO_ERROR (not open; older
+   *    epochs stay refused) */
   open(request: OpenReplicaRequest): Promise<OpenReplicaReply> {
     const tenure = { epoch: request.epoch, engineId: request.engineId };
     return this.#inTurn(async () => {
@@ -100,8 +102,8 @@ export class ReplicaSession {
   }
 
   /** Makes `session` the stream of this replica. Resolves when the one before it has drained.
-   *  @throws StorageError IDENTITY_MISMATCH | STALE_EPOCH | VERSION_UNSUPPORTED | REPLICA_FAILED | ABORTED (replaced
-   *  itself meanwhile) */
+   *  @throws StorageError IDENTITY_MISMATCH | STALE_EPOCH | VERSION_UNSUPPORTED | REPLICA_FAILED |
+   *    ABORTED (replaced itself meanwhile) */
   async attach(session: DataSession, hello: IoHello): Promise<Attachment> {
     this.#state.admitHello(hello);
     const replaced = this.#attached;
@@ -125,8 +127,9 @@ export class ReplicaSession {
     if (this.#attached === session) this.#attached = undefined;
   }
 
-  /** Durable when it resolves. The first record of the opened tenure's own epoch declares that its engine has
-   *  made the ranges of older epochs equal on all members: they are forgotten (see InFlightWindow).
+  /** Durable when it resolves. The first record of the opened tenure's own epoch declares that its
+   *  engine has made the ranges of older epochs equal on all members: they are forgotten (see
+   *  InFlightWindow).
    *  @throws StorageError STALE_EPOCH | CONFLICT | REPLICA_FAILED | IO_ERROR */
   setMembership(next: Membership): Promise<void> {
     return this.#inTurn(async () => {
@@ -144,7 +147,8 @@ export class ReplicaSession {
     });
   }
 
-  /** The replica and its bytes are gone when it resolves. @throws StorageError STALE_EPOCH | CONFLICT (in use) | IO_ERROR */
+  /** The replica and its bytes are gone when it resolves. @throws StorageError STALE_EPOCH |
+   *  CONFLICT (in use) | IO_ERROR */
   delete(epoch: number): Promise<void> {
     return this.#inTurn(async () => {
       this.#state.admitDelete(epoch, this.#attached !== undefined);
@@ -159,7 +163,8 @@ export class ReplicaSession {
     });
   }
 
-  /** The daemon stops: running requests are answered, everything is made durable, the replica is closed. */
+  /** The daemon stops: running requests are answered, everything is made durable, the replica is
+   *  closed. */
   async stop(): Promise<void> {
     this.#state.shut();
     await Promise.all([...this.#streams].map((stream) => stream.finish()));

@@ -1,9 +1,10 @@
 /**
  * Replies of one data stream: those of one event-loop turn leave in one message.
  *
- * A reply starts a batch and asks for its end at the end of the turn; whatever completes meanwhile joins. A batch that is
- * full leaves at once. What waits here and in the stream is bounded by the window that the session advertised (count) and by
- * its admission (bytes of reads), so a full stream only stops the intake of requests, never a reply.
+ * A reply starts a batch and asks for its end at the end of the turn; whatever completes meanwhile
+ * joins. A batch that is full leaves at once. What waits here and in the stream is bounded by the
+ * window that the session advertised (count) and by its admission (bytes of reads), so a full
+ * stream only stops the intake of requests, never a reply.
  */
 import type { ErrorCode } from '../../common/errors.js';
 import { IoReplyEncoder } from '../../proto/io-codec.js';
@@ -46,7 +47,8 @@ export class ReplyBatcher {
   }
 
   /** A reply with bytes: of a read with its checksums, of a map without. No payload: all zero.
-   *  @param release called once, when the payload is needed no longer; also when the stream is closed */
+   *  @param release called once, when the payload is needed no longer; also when the stream is
+   *    closed */
   data(id: number, checksums: Buffer, payload: Buffer | undefined, release?: () => void): void {
     if (this.#closed) {
       release?.();
@@ -61,7 +63,8 @@ export class ReplyBatcher {
     this.#scheduled = false;
     const replies = this.#encoder.replies;
     if (replies === 0) return;
-    // After close the stream takes the message and gives it back at once: its payloads are released.
+    // After close the stream takes the message and gives it back at once: its payloads are
+    // released.
     const message = this.#encoder.finish();
     if (this.#closed) {
       message.done();
@@ -81,7 +84,8 @@ export class ReplyBatcher {
     if (this.#encoder.replies > 0 && !this.#encoder.fits(payloadBytes)) this.flush();
     if (this.#scheduled) return;
     this.#scheduled = true;
-    // After the microtasks of this callback, in which the completions of one poll settle, and before the next poll.
+    // After the microtasks of this callback, in which the completions of one poll settle, and
+    // before the next poll.
     setImmediate(this.#flush);
   }
 }

@@ -1,6 +1,7 @@
 /**
- * What a decoded request must satisfy before the store sees it. Its form (whole blocks, payload and lengths that agree, sizes within
- * the wire's limits) was checked by the decoder; here is what depends on the volume.
+ * What a decoded request must satisfy before the store sees it. Its form (whole blocks, payload and
+ * lengths that agree, sizes within the wire's limits) was checked by the decoder; here is what
+ * depends on the volume.
  */
 import { type ErrorCode, StorageError } from '../../common/errors.js';
 import { REGION_SIZE } from '../../common/units.js';

@@ -19,7 +19,8 @@ export interface RequestContext {
   readonly clock: Clock;
   /** most that one read may ask for */
   readonly readBytesMax: number;
-  /** The request no longer touches the store: it leaves the window, and fencing need not wait for it. */
+  /** The request no longer touches the store: it leaves the window, and fencing need not wait for
+   *  it. */
   finished(request: RunningRequest): void;
   /** The request's memory is free: takes back admission units and the object. */
   recycle(request: RunningRequest, units: number): void;

@@ -1,8 +1,10 @@
 /**
- * One request while it runs: the call into the store, then its reply. Recycled, so that an I/O makes no closures.
+ * One request while it runs: the call into the store, then its reply. Recycled, so that an I/O
+ * makes no closures.
  *
- * Life: `admit` (fields and memory units are taken) -> `start` -> store settles -> reply handed to the batcher and
- * `context.finished` -> memory units given back (a read: when its bytes have left) and `context.recycle`.
+ * Life: `admit` (fields and memory units are taken) -> `start` -> store settles -> reply handed to
+ * the batcher and `context.finished` -> memory units given back (a read: when its bytes have left)
+ * and `context.recycle`.
  */
 import assert from 'node:assert';
 import type { AlignedBuffer } from '../../common/block-device.js';
@@ -63,14 +65,16 @@ export class RunningRequest implements IoRequestView {
     return this.payloadEnd - this.payloadStart;
   }
 
-  /** Memory that this request will hold: admission units to take before `start`. Never more than the largest I/O. */
+  /** Memory that this request will hold: admission units to take before `start`. Never more than
+   *  the largest I/O. */
   get memoryBytes(): number {
     if (this.op === IO_OP.WRITE) return this.payloadBytes;
     if (this.op !== IO_OP.READ) return 0;
     return Math.min(this.lengthBytes, this.#context.readBytesMax);
   }
 
-  /** Runs the request; `units` were taken from the context's admission and are given back by this object. */
+  /** Runs the request; `units` were taken from the context's admission and are given back by this
+   *  object. */
   start(message: IncomingMessage, units: number): void {
     this.#units = units;
     try {

@@ -1,4 +1,5 @@
-/** The metrics of one replica daemon. Labels are bounded: op and code are closed lists, disks are few. */
+/** The metrics of one replica daemon. Labels are bounded: op and code are closed lists, disks are
+ *  few. */
 import type { ErrorCode } from '../../common/errors.js';
 import {
   Counter,

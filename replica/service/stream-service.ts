@@ -11,7 +11,8 @@ import { type Attachment, DataSession } from './data-session.js';
 import type { ReplicaDirectory } from './replica-directory.js';
 import type { ServiceMetrics } from './service-metrics.js';
 
-/** Advertised to engines: an engine fills 16 MiB with clients' writes, repairs of single blocks come on top. */
+/** Advertised to engines: an engine fills 16 MiB with clients' writes, repairs of single blocks
+ *  come on top. */
 export const WINDOW_BYTES = 20 * MIB;
 export const WINDOW_REQUESTS = 4096;
 
@@ -80,7 +81,8 @@ export class StreamService {
   async #attach(session: DataSession, hello: IoHello): Promise<Attachment> {
     const { replicas } = this.#options;
     if (!replicas.has(hello.volume, hello.replicaId)) {
-      // The address was right once, or never: what answers here is another daemon or another replica (R8).
+      // The address was right once, or never: what answers here is another daemon or another
+      // replica (R8).
       throw new StorageError(
         'IDENTITY_MISMATCH',
         `replica ${hello.replicaId} of volume ${hello.volume} is not here`,

@@ -1,8 +1,9 @@
 /**
  * The way of a write's payload from the network message into memory that the device can take.
  *
- * Nothing of a write reaches the store before its checksums were found right: the message may have been changed on the way
- * (scenario 33). The bytes are copied at most once, and not at all when they arrived aligned.
+ * Nothing of a write reaches the store before its checksums were found right: the message may have
+ * been changed on the way (scenario 33). The bytes are copied at most once, and not at all when
+ * they arrived aligned.
  */
 import type { AlignedBuffer, BufferPool } from '../../common/block-device.js';
 import { StorageError } from '../../common/errors.js';
@@ -42,7 +43,8 @@ export function takePayload(
     return new MessageView(message, place.payloadStart, place.payloadEnd);
   }
   const buffer = pool.acquire(lengthBytes);
-  // One pass over the bytes: they are summed while they are copied, and compared before anyone else sees them.
+  // One pass over the bytes: they are summed while they are copied, and compared before anyone else
+  // sees them.
   copyAndChecksum(message.bytes, place.payloadStart, buffer.bytes, 0, lengthBytes, computed, 0);
   const sumBytes = (lengthBytes / BLOCK_SIZE) * 4;
   for (let at = 0; at < sumBytes; at += 4) {

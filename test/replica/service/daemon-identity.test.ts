@@ -23,7 +23,7 @@ async function codeOf(work: Promise<unknown>): Promise<string> {
 }
 
 describe('identity of a daemon', () => {
-  it('P7: the daemon id stays, the incarnation is new at each start, the boot id is the kernel’s', async () => {
+  it('P7: the daemon id stays, the incarnation is new at each start', async () => {
     const first = await loadDaemonIdentity(dir, 'c1');
     const second = await loadDaemonIdentity(dir, 'c1');
     expect(second.daemonId).toBe(first.daemonId);

@@ -156,7 +156,7 @@ describe('payload of a write', () => {
     expect(stream.closed).toBeUndefined();
   });
 
-  it('is handed on without a copy where it arrived aligned, and held until the store is done', async () => {
+  it('is not copied where it arrived aligned, and held until the store is done', async () => {
     fixture = await createFixture();
     const stream = await fixture.serve();
     const { store } = fixture.handle();

@@ -184,7 +184,7 @@ describe('the same tenure', () => {
 describe('the in-flight window across engines', () => {
   const record = (epoch: number) => ({ ...RECORD, epoch });
 
-  it('shrinks by what the engine declares acknowledged, survives its stream and its epoch', async () => {
+  it('shrinks by what is declared acknowledged, survives stream and epoch', async () => {
     fixture = await createFixture();
     const stream = await fixture.serve(1);
     for (let id = 1; id <= 3; id++) write(stream, id);

@@ -1,4 +1,5 @@
-/** Correctness 3.2: whatever a peer sends is answered or ends its stream; other streams are served, memory comes back. */
+/** Whatever a peer sends is answered or ends its stream; other streams are served, memory comes
+ *  back. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { BLOCK_SIZE } from '../../../common/units.js';

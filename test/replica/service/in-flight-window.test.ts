@@ -27,7 +27,7 @@ describe('in-flight window', () => {
     expect(window.ranges()).toEqual([]);
   });
 
-  it('R2: ranges of an older epoch survive ids, streams and epochs until they are declared equal', () => {
+  it('R2: ranges of an older epoch stay until they are declared equal', () => {
     const window = new InFlightWindow({ volumeSizeBytes: SIZE });
     window.note(100, MIB, BLOCK_SIZE);
     window.beginEpoch();

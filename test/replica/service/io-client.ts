@@ -1,4 +1,5 @@
-/** A real client of one replica daemon: control calls and one data stream, with a promise per request. */
+/** A real client of one replica daemon: control calls and one data stream, with a promise per
+ *  request. */
 import { Buffer } from 'node:buffer';
 import type { AlignedBuffer } from '../../../common/block-device.js';
 import { SystemClock } from '../../../common/clock.js';

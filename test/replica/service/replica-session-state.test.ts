@@ -69,7 +69,7 @@ describe('who may open a replica (P4, R5)', () => {
     expect(state.claim({ epoch: 5, engineId: 'a' })).toBe('claim');
   });
 
-  it('a replica created in an epoch belongs to the first engine that opens it with that epoch', () => {
+  it('a replica created in an epoch belongs to the first engine that opens it', () => {
     const state = new ReplicaSessionState('v1', 'r1', { epoch: 5, engineId: '' });
     expect(codeOf(() => state.claim({ epoch: 4, engineId: 'a' }))).toBe('STALE_EPOCH');
     expect(codeOf(() => state.claim({ epoch: 5, engineId: 'a' }))).toBe('OK');

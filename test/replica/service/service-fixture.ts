@@ -1,4 +1,5 @@
-/** A replica service over memory disks and fake streams: everything of the daemon but network and devices. */
+/** A replica service over memory disks and fake streams: everything of the daemon but network and
+ *  devices. */
 import { pino } from 'pino';
 import type { AlignedBuffer, BufferPool } from '../../../common/block-device.js';
 import type { Clock, Timer } from '../../../common/clock.js';
@@ -122,11 +123,7 @@ export async function createFixture(
     ...(options.windowBytes === undefined ? {} : { windowBytes: options.windowBytes }),
     ...(options.windowRequests === undefined ? {} : { windowRequests: options.windowRequests }),
   });
-  const connect = (): FakeStream => {
-    const stream = new FakeStream();
-    stream.handlers = streams.accept(stream);
-    return stream;
-  };
+  const connect = (): FakeStream => connectTo(streams);
   await control.createReplica({
     volume: 'v1',
     replicaId: 'r1',
@@ -155,6 +152,12 @@ export async function createFixture(
       return stream;
     },
   };
+}
+
+function connectTo(streams: StreamService): FakeStream {
+  const stream = new FakeStream();
+  stream.handlers = streams.accept(stream);
+  return stream;
 }
 
 /** Lets everything run that is ready: a few turns of the event loop. */
