@@ -17,6 +17,8 @@ export const REPLY_FIELDS_BYTES = 19;
 /** more than all headers of one reply */
 const REPLY_OVERHEAD_BYTES = 48;
 
+const NOTHING_TO_RELEASE: ReadonlyArray<() => void> = [];
+
 /** Collects replies and turns them into one message for one stream. Wrong arguments assert. */
 export class IoReplyEncoder {
   readonly #writer: MessageWriter;
@@ -125,7 +127,8 @@ export class IoReplyEncoder {
       if (next > from) tail.push(bytes.subarray(from, next));
       from = next;
     }
-    const releases = this.#releases;
+    // An empty list stays with the encoder: what is added to it later belongs to a later message.
+    const releases = this.#releases.length > 0 ? this.#releases : NOTHING_TO_RELEASE;
     const memory = this.#writer.memory;
     this.#replies = 0;
     this.#piecesBytes = 0;
