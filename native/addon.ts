@@ -1,4 +1,5 @@
-/** Loads the compiled module and gives it a type. Results of its functions are negative errnos where they fail. */
+/** Loads the compiled module and gives it a type. Results of its functions are negative errnos
+ *  where they fail. */
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';

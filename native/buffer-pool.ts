@@ -1,9 +1,10 @@
 /**
  * Aligned memory outside the JavaScript heap, in size classes, for direct I/O.
  *
- * Each class cuts its chunks into slots of one size. Chunks that have been idle for a while give their pages back to the
- * system and keep only their addresses. Every slot knows whether it is held and how many operations borrow it, so
- * that a double release, or a release during an operation, is found at once and not as corrupt data.
+ * Each class cuts its chunks into slots of one size. Chunks that have been idle for a while give
+ * their pages back to the system and keep only their addresses. Every slot knows whether it is held
+ * and how many operations borrow it, so that a double release, or a release during an operation, is
+ * found at once and not as corrupt data.
  */
 import assert from 'node:assert';
 import type { AlignedBuffer, BufferPool } from '../common/block-device.js';
@@ -112,7 +113,8 @@ export class Chunk {
     this.#free[this.#freeCount++] = slot;
   }
 
-  /** The device starts to use the bytes. Asserts that they lie in one held slot. @returns the slot */
+  /** The device starts to use the bytes. Asserts that they lie in one held slot.
+   *  @returns the slot */
   borrow(view: Buffer): number {
     const offset = view.byteOffset;
     const slot = Math.floor(offset / this.slotBytes);
@@ -178,7 +180,8 @@ class PoolBuffer implements AlignedBuffer {
   }
 }
 
-/** Chunks of one slot size; `at` is the first that may have a free slot, so that the later ones run empty. */
+/** Chunks of one slot size; `at` is the first that may have a free slot, so that the later ones run
+ *  empty. */
 class SizeClass {
   readonly chunks: Chunk[] = [];
   readonly index = new Map<Chunk, number>();
@@ -269,7 +272,8 @@ export class NativeBufferPool implements BufferPool {
     return this.#classes[CLASS_OF_PAGES[pages] as number] as SizeClass;
   }
 
-  // Memory moves between classes only through the system, so idle chunks must not pile up beyond the limit.
+  // Memory moves between classes only through the system, so idle chunks must not pile up beyond
+  // the limit.
   #grow(sizeClass: SizeClass): Chunk {
     if (this.touchedBytes > this.limitBytes) {
       for (const chunk of this.#allChunks()) if (chunk.touched && chunk.idle) chunk.forget();

@@ -1,4 +1,5 @@
-/** crc32c over bytes and over blocks. One native call checks or makes the checksums of a whole request. */
+/** crc32c over bytes and over blocks. One native call checks or makes the checksums of a whole
+ *  request. */
 import { addon } from './addon.js';
 
 /** crc32c of 4096 zero bytes. */
@@ -10,7 +11,8 @@ export function crc32c(bytes: Buffer): number {
 }
 
 /** Writes the crc32c of each 4096-byte block as little-endian u32 to `out`.
- *  @param lengthBytes  multiple of 4096; `out` gets lengthBytes / 1024 bytes. @throws RangeError outside a buffer */
+ *  @param lengthBytes  multiple of 4096; `out` gets lengthBytes / 1024 bytes. @throws RangeError
+ *  outside a buffer */
 export function crc32cBlocks(
   src: Buffer,
   srcOffset: number,
@@ -21,7 +23,8 @@ export function crc32cBlocks(
   addon.crc32cBlocks(src, srcOffset, lengthBytes, out, outOffset);
 }
 
-/** @returns index of the first 4096-byte block whose crc32c is not the little-endian u32 in `expected`, or -1
+/** @returns index of the first 4096-byte block whose crc32c is not the little-endian u32 in
+ *  `expected`, or -1
  *  @throws RangeError outside a buffer, or not whole blocks */
 export function crc32cVerify(
   src: Buffer,
@@ -33,8 +36,8 @@ export function crc32cVerify(
   return addon.crc32cVerify(src, srcOffset, lengthBytes, expected, expectedOffset);
 }
 
-/** Copies whole blocks and writes the crc32c of each copied block, as crc32cBlocks does: what is checksummed is what
- *  will be stored. @throws RangeError outside a buffer, or not whole blocks */
+/** Copies whole blocks and writes the crc32c of each copied block, as crc32cBlocks does: what is
+ *  checksummed is what will be stored. @throws RangeError outside a buffer, or not whole blocks */
 export function copyAndChecksum(
   src: Buffer,
   srcOffset: number,

@@ -1,4 +1,5 @@
-/** BlockDevice over a file or a block device: direct I/O through the ring, or through threads where it is forbidden. */
+/** BlockDevice over a file or a block device: direct I/O through the ring, or through threads where
+ *  it is forbidden. */
 import assert from 'node:assert';
 import { close } from 'node:fs';
 import { promisify } from 'node:util';
@@ -128,8 +129,9 @@ export class DirectDevice implements BlockDevice {
     return this.#start(OPCODE.WRITE, offsetBytes, view.length, view);
   }
 
-  /** D3: after one failure every further flush of this open device fails with the same error. The kernel reports a lost
-   *  write once and then says yes again, so a later success would prove nothing. */
+  /** D3: after one failure every further flush of this open device fails with the same error. The
+   *  kernel reports a lost write once and then says yes again, so a later success would prove
+   *  nothing. */
   flush(): Promise<void> {
     if (this.#flushError !== undefined) return Promise.reject(this.#flushError);
     return this.#start(OPCODE.FDATASYNC, 0, 0, undefined);
@@ -186,7 +188,8 @@ export class DirectDevice implements BlockDevice {
         this.#onIdle = resolve;
       });
     }
-    // An error of close(2) says nothing that a flush has not said; the descriptor is gone either way.
+    // An error of close(2) says nothing that a flush has not said; the descriptor is gone either
+    // way.
     await closeFd(this.fd).catch(() => undefined);
   }
 

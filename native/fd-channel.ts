@@ -7,8 +7,8 @@ import { ioError } from './errno.js';
 
 const PENDING = -constants.errno.EINPROGRESS;
 const GONE = new Set([-constants.errno.ENODEV, -constants.errno.EBADF]);
-/** Messages taken without a turn of the event loop in between; one more waits for the loop, so that timers and
- *  sockets are served even when the next message is always there already. */
+/** Messages taken without a turn of the event loop in between; one more waits for the loop, so that
+ *  timers and sockets are served even when the next message is always there already. */
 const BURST_MAX = 64;
 
 interface PendingRead {
@@ -17,7 +17,8 @@ interface PendingRead {
 }
 
 /** Owns the descriptor from construction. Not for regular files.
- *  @throws StorageError IO_ERROR when the descriptor cannot be polled; it is then still the caller's */
+ *  @throws StorageError IO_ERROR when the descriptor cannot be polled; it is then still the
+ *  caller's */
 export class FdChannel {
   readonly #id: number;
   #pending: PendingRead | undefined;
@@ -30,9 +31,11 @@ export class FdChannel {
     this.#id = id;
   }
 
-  /** One message into `view`; resolves with its length, 0 at the end of a stream. One read at a time (asserted).
-   *  `view` is borrowed until then; a message longer than it is lost or refused as the descriptor's driver says.
-   *  @throws StorageError CLOSED (file system unmounted, or channel closed) | IO_ERROR (details.errno) */
+  /** One message into `view`; resolves with its length, 0 at the end of a stream. One read at a
+   *  time (asserted). `view` is borrowed until then; a message longer than it is lost or refused as
+   *  the descriptor's driver says.
+   *  @throws StorageError CLOSED (file system unmounted, or channel closed) | IO_ERROR
+   *  (details.errno) */
   read(view: Buffer): Promise<number> {
     if (this.#closed) return Promise.reject(this.#closedError());
     assert(this.#pending === undefined, 'second read on a channel');
@@ -46,7 +49,8 @@ export class FdChannel {
   }
 
   /** One writev(2) of all parts, at most 64, done before it returns. @returns bytes taken
-   *  @throws StorageError IO_ERROR (details.errno: ENOENT when the FUSE request was interrupted meanwhile) | CLOSED */
+   *  @throws StorageError IO_ERROR (details.errno: ENOENT when the FUSE request was interrupted
+   *  meanwhile) | CLOSED */
   write(views: readonly Buffer[]): number {
     if (this.#closed) throw this.#closedError();
     const result = addon.writeChannel(this.#id, views);

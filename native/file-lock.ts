@@ -14,8 +14,8 @@ export interface FileLock {
   release(): void;
 }
 
-/** Holds `path`, created if missing, until `release` or the end of the process, however it ends: the kernel keeps the
- *  lock on the open file. The holder's process id is in the file, for people.
+/** Holds `path`, created if missing, until `release` or the end of the process, however it ends:
+ *  the kernel keeps the lock on the open file. The holder's process id is in the file, for people.
  *  @throws StorageError DISK_LOCKED if another holder has it | NOT_FOUND | PERMISSION | IO_ERROR */
 export async function lockFile(path: string): Promise<FileLock> {
   const flags = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW;

@@ -1,7 +1,9 @@
 /**
- * The only face of the native module: direct I/O, aligned memory, checksums, locks and the FUSE channel.
+ * The only face of the native module: direct I/O, aligned memory, checksums, locks and the FUSE
+ * channel.
  *
- * One instance per thread: devices, buffers and channels belong to the thread that made them. How it works: ADR-0001.
+ * One instance per thread: devices, buffers and channels belong to the thread that made them. How
+ * it works: ADR-0001.
  */
 import type { BlockDevice, BufferPool } from '../common/block-device.js';
 import type { Clock } from '../common/clock.js';
@@ -20,7 +22,8 @@ export type { IoBackend, OpenOptions };
 /** A BlockDevice with the facts that doctor and benchmarks show. */
 export interface DirectBlockDevice extends BlockDevice {
   readonly backend: IoBackend;
-  /** false: the file system refuses O_DIRECT, so the page cache is used; flush is as durable, memory use is not ours */
+  /** false: the file system refuses O_DIRECT, so the page cache is used; flush is as durable,
+   *  memory use is not ours */
   readonly directIo: boolean;
   /** false once the device has refused a discard */
   readonly discardSupported: boolean;
@@ -33,11 +36,14 @@ export interface NativeCapabilities {
   readonly crc32c: 'sse4.2' | 'armv8' | 'table';
 }
 
-/** Opens an existing file or block device for direct I/O. Its size is taken now, rounded down to whole sectors.
- *  Besides the errors of BlockDevice its operations reject with OVERLOADED when 1024 are in flight and 16 Ki wait, and
- *  with READ_ONLY. Misaligned offsets, lengths and memory are programmer errors and assert.
- *  @throws StorageError NOT_FOUND | PERMISSION | READ_ONLY | DISK_LOCKED | INVALID_ARGUMENT (neither file nor block
- *          device) | UNSUPPORTED (sectors above 4096 bytes, or io_uring asked for and forbidden here) | IO_ERROR */
+/** Opens an existing file or block device for direct I/O. Its size is taken now, rounded down to
+ *  whole sectors. Besides the errors of BlockDevice its operations reject with OVERLOADED when 1024
+ *  are in flight and 16 Ki wait, and with READ_ONLY. Misaligned offsets, lengths and memory are
+ *  programmer errors and assert.
+ *  @throws StorageError NOT_FOUND | PERMISSION | READ_ONLY | DISK_LOCKED | INVALID_ARGUMENT
+ *  (neither file nor block
+ *          device) | UNSUPPORTED (sectors above 4096 bytes, or io_uring asked for and forbidden
+ *          here) | IO_ERROR */
 export function openBlockDevice(
   path: string,
   options: OpenOptions = {},
@@ -45,9 +51,10 @@ export function openBlockDevice(
   return openDirectDevice(path, options);
 }
 
-/** Aligned memory in size classes from 4 KiB to 4 MiB, grown in chunks on demand. `limitBytes` counts the bytes asked
- *  for; a class may use up to a third more. Chunks idle for one to two seconds return their pages to the system.
- *  With AUROCHS_DEBUG_BUFFERS=1, and under vitest, released buffers are poisoned and the poison is checked. */
+/** Aligned memory in size classes from 4 KiB to 4 MiB, grown in chunks on demand. `limitBytes`
+ *  counts the bytes asked for; a class may use up to a third more. Chunks idle for one to two
+ *  seconds return their pages to the system. With AUROCHS_DEBUG_BUFFERS=1, and under vitest,
+ *  released buffers are poisoned and the poison is checked. */
 export function createBufferPool(options: { limitBytes: number; clock?: Clock }): BufferPool {
   return new NativeBufferPool(options);
 }

@@ -1,11 +1,13 @@
 /**
  * Carries requests to the kernel and results back, for all devices of this thread.
  *
- * Requests of one event-loop turn go down in one native call; completions come up in one callback per batch. Nothing
- * but the request itself is allocated per operation: slots are memory shared with the native module.
+ * Requests of one event-loop turn go down in one native call; completions come up in one callback
+ * per batch. Nothing but the request itself is allocated per operation: slots are memory shared
+ * with the native module.
  *
- * Invariants: a request holds a slot from its start until its `finish` is called, exactly once, never within `start`.
- * Requests beyond the slots wait in order of arrival; beyond WAITING_MAX they are refused with OVERLOADED.
+ * Invariants: a request holds a slot from its start until its `finish` is called, exactly once,
+ * never within `start`. Requests beyond the slots wait in order of arrival; beyond WAITING_MAX they
+ * are refused with OVERLOADED.
  */
 import assert from 'node:assert';
 import { StorageError } from '../common/errors.js';
@@ -121,7 +123,8 @@ class IoChannel {
     this.#submissions[this.#staged++] = slot;
   }
 
-  // A tick set from a microtask runs when no microtask is left: after everything that this turn set off.
+  // A tick set from a microtask runs when no microtask is left: after everything that this turn set
+  // off.
   readonly #submitAtEndOfTurn = (): void => {
     process.nextTick(this.#submit);
   };
@@ -144,13 +147,16 @@ function theChannel(): IoChannel {
   return channel;
 }
 
-/** Queues a request; its `finish` is called in a later turn of the event loop, unless an error is returned.
- *  @returns StorageError OVERLOADED when WAITING_MAX requests wait already; `finish` is then never called */
+/** Queues a request; its `finish` is called in a later turn of the event loop, unless an error is
+ *  returned.
+ *  @returns StorageError OVERLOADED when WAITING_MAX requests wait already; `finish` is then never
+ *  called */
 export function startRequest(request: IoRequest): StorageError | undefined {
   return (channel ?? theChannel()).start(request);
 }
 
-/** Opens this thread's ring if it has none. @returns why there is none, or undefined when it is open */
+/** Opens this thread's ring if it has none. @returns why there is none, or undefined when it is
+ *  open */
 export function ringRefusal(): string | undefined {
   if (ringErrno === 1) {
     theChannel();

@@ -24,7 +24,8 @@ const BLOCK_LOCK_PAUSE_MS = 40;
 
 export interface OpenOptions {
   readonly readOnly?: boolean;
-  /** A second exclusive holder gets DISK_LOCKED: flock on the file, O_EXCL as well on a block device. */
+  /** A second exclusive holder gets DISK_LOCKED: flock on the file, O_EXCL as well on a block
+   *  device. */
   readonly exclusive?: boolean;
   /** default auto: AUROCHS_IO_BACKEND if set, else threads on FUSE, else io_uring, else threads */
   readonly backend?: 'auto' | IoBackend;
@@ -73,7 +74,8 @@ async function chooseBackend(path: string, asked: 'auto' | IoBackend): Promise<I
     );
   }
   if (wanted === 'threads') return 'threads';
-  // After a short transfer on FUSE the kernel's io_uring continues at the offset where it began (ADR-0001).
+  // After a short transfer on FUSE the kernel's io_uring continues at the offset where it began
+  // (ADR-0001).
   if (wanted === 'auto' && (await isOnFuse(path))) return 'threads';
   const refusal = ringRefusal();
   if (refusal === undefined) return 'io_uring';
@@ -85,7 +87,8 @@ async function isOnFuse(path: string): Promise<boolean> {
   try {
     return (await statFileSystem(path)).type === FUSE_SUPER_MAGIC;
   } catch (error) {
-    return errnoOf(error) === 'ENOSYS'; // only FUSE servers do not know statfs; of the rest the open tells
+    // Only FUSE servers do not know statfs; of everything else the open tells.
+    return errnoOf(error) === 'ENOSYS';
   }
 }
 

@@ -1,5 +1,6 @@
-/** Prints what the native module can do here as one line of JSON; `aurochs doctor` runs it in a process of its own, so
- *  that a module that does not load, or crashes, is a finding and not the end of the doctor. */
+/** Prints what the native module can do here as one line of JSON; `aurochs doctor` runs it in a
+ *  process of its own, so that a module that does not load, or crashes, is a finding and not the
+ *  end of the doctor. */
 import process from 'node:process';
 
 try {

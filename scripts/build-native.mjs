@@ -1,9 +1,11 @@
-// Compiles native/src/*.cc to native/build/Release/aurochs_native.node with the system's C++ compiler.
+// Compiles native/src/*.cc to native/build/Release/aurochs_native.node with the system's C++
+// compiler.
 //
 //   node scripts/build-native.mjs [--sanitize] [--force]
 //
-// --sanitize builds native/build-asan/Release instead, with AddressSanitizer and UndefinedBehaviorSanitizer. Skipped
-// when neither sources, flags, compiler nor Node's headers changed. No network: the headers are those beside node.
+// --sanitize builds native/build-asan/Release instead, with AddressSanitizer and
+// UndefinedBehaviorSanitizer. Skipped when neither sources, flags, compiler nor Node's headers
+// changed. No network: the headers are those beside node.
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
@@ -37,8 +39,9 @@ function headersFolder() {
   ].find((folder) => existsSync(path.join(folder, 'node_api.h')));
   if (found !== undefined && existsSync(path.join(found, 'uv.h'))) return found;
   throw new BuildError(
-    `Node's C headers (node_api.h, uv.h) are not beside ${process.execPath}. Debian's own node: apt-get install ` +
-      'libnode-dev; others: use the full archive of https://nodejs.org, which has include/node in it',
+    `Node's C headers (node_api.h, uv.h) are not beside ${process.execPath}. For Debian's own ` +
+      'node: apt-get install libnode-dev. Others: use the full archive of https://nodejs.org, ' +
+      'which has include/node in it',
   );
 }
 

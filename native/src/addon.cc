@@ -13,14 +13,16 @@ bool Addon::watch_end(napi_env env) {
   return ok(env, napi_add_async_cleanup_hook(env, &Addon::on_end, this, &end_));
 }
 
-// Node knows nothing of the ring: without this it would free memory that the kernel still writes to.
+// Node knows nothing of the ring: without this it would free memory that the kernel still writes
+// to.
 void Addon::on_end(napi_async_cleanup_hook_handle, void* addon) {
   auto* self = static_cast<Addon*>(addon);
   self->reactor.drain();
   self->close_next();
 }
 
-// Closes one handle after the other, each from the callback of the one before, then lets the environment go.
+// Closes one handle after the other, each from the callback of the one before, then lets the
+// environment go.
 void Addon::close_next() {
   for (auto& [id, channel] : channels) {
     if (channel->closing()) continue;
@@ -54,7 +56,8 @@ NAPI_MODULE_INIT() {
   if (!aurochs::ok(env, napi_set_instance_data(env, addon.get(), end, nullptr))) return nullptr;
   Addon* kept = addon.release();
   if (!kept->watch_end(env)) return nullptr;
-  const bool defined = aurochs::define_io(env, exports) && aurochs::define_checksums(env, exports) &&
+  const bool defined = aurochs::define_io(env, exports) &&
+                       aurochs::define_checksums(env, exports) &&
                        aurochs::define_channels(env, exports) &&
                        aurochs::define_devices(env, exports);
   return defined ? exports : nullptr;

@@ -1,4 +1,5 @@
-// State of the module in one Node environment (main thread or worker), and the bindings that use it.
+// State of the module in one Node environment (main thread or worker), and the bindings that use
+// it.
 #pragma once
 
 #include <node_api.h>

@@ -1,4 +1,5 @@
-// Bindings of FdChannel: channels are numbers in JavaScript, so a stale one is an error, not a dangling pointer.
+// Bindings of FdChannel: channels are numbers in JavaScript, so a stale one is an error, not a
+// dangling pointer.
 #include <sys/uio.h>
 
 #include <cerrno>
@@ -16,7 +17,8 @@ FdChannel* find(Addon* addon, double id) {
   return found == addon->channels.end() ? nullptr : found->second.get();
 }
 
-// openChannel(fd, callback): a positive number, or a negative errno with the descriptor still the caller's.
+// openChannel(fd, callback): a positive number, or a negative errno with the descriptor still the
+// caller's.
 napi_value open_channel(napi_env env, napi_callback_info info) {
   Arguments arguments(env, info, 2);
   const int fd = arguments.integer();
@@ -31,7 +33,8 @@ napi_value open_channel(napi_env env, napi_callback_info info) {
   return to_js(env, id);
 }
 
-// readChannel(id, buffer, wait): byte count, -EINPROGRESS if the callback will tell, or a negative errno.
+// readChannel(id, buffer, wait): byte count, -EINPROGRESS if the callback will tell, or a negative
+// errno.
 napi_value read_channel(napi_env env, napi_callback_info info) {
   Arguments arguments(env, info, 3);
   const double id = arguments.number();

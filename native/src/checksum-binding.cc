@@ -1,4 +1,5 @@
-// Bindings of crc32c. Sizes are checked here: a wrong one is a RangeError, never a read past the end.
+// Bindings of crc32c. Sizes are checked here: a wrong one is a RangeError, never a read past the
+// end.
 #include <cstring>
 
 #include "addon.h"
@@ -87,8 +88,8 @@ napi_value crc32c_verify(napi_env env, napi_callback_info info) {
   return to_js(env, -1);
 }
 
-// (src, srcOffset, dst, dstOffset, length, out, outOffset). The checksum is that of the copy, taken while the
-// block is still in the processor's first cache.
+// (src, srcOffset, dst, dstOffset, length, out, outOffset). The checksum is that of the copy, taken
+// while the block is still in the processor's first cache.
 napi_value copy_and_checksum(napi_env env, napi_callback_info info) {
   Arguments arguments(env, info, 7);
   const Bytes source = arguments.bytes();

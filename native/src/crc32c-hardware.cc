@@ -1,7 +1,8 @@
-// The processor's crc32c instruction, on three streams at once: one alone waits three cycles for each result.
+// The processor's crc32c instruction, on three streams at once: one alone waits three cycles for
+// each result.
 //
-// This file alone is compiled for processors that have the instruction (scripts/build-native.mjs), so it
-// includes nothing whose inline functions other files could share.
+// This file alone is compiled for processors that have the instruction (scripts/build-native.mjs),
+// so it includes nothing whose inline functions other files could share.
 #include "crc32c.h"
 
 #if defined(__x86_64__)
@@ -31,8 +32,8 @@ inline uint64_t load8(const unsigned char* at) {
   return word;
 }
 
-// Moves a register over kBytes zero bytes with four look-ups. The map is linear over GF(2), so it is enough
-// to know it for each byte of the register.
+// Moves a register over kBytes zero bytes with four look-ups. The map is linear over GF(2), so it
+// is enough to know it for each byte of the register.
 template <size_t kBytes>
 struct Shift {
   uint32_t table[4][256];

@@ -79,8 +79,9 @@ int fuse_mount(const char* dir, const char* source, const char* options) {
   if (!fd.valid()) return -errno;
   char data[1024];
   const char* comma = *options == '\0' ? "" : ",";
-  const int length = ::snprintf(data, sizeof data, "fd=%d,rootmode=%o,user_id=%u,group_id=%u%s%s",
-                                fd.get(), static_cast<unsigned>(info.st_mode & S_IFMT), 0u, 0u, comma, options);
+  const int length =
+      ::snprintf(data, sizeof data, "fd=%d,rootmode=%o,user_id=0,group_id=0%s%s", fd.get(),
+                 static_cast<unsigned>(info.st_mode & S_IFMT), comma, options);
   if (length < 0 || static_cast<size_t>(length) >= sizeof data) return -E2BIG;
   if (::mount(source, dir, "fuse", MS_NOSUID | MS_NODEV, data) != 0) return -errno;
   return fd.release();

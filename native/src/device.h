@@ -1,4 +1,5 @@
-// Facts about an open file or block device, its lock, and FUSE mounts. Results are 0 or a negative errno.
+// Facts about an open file or block device, its lock, and FUSE mounts. Results are 0 or a negative
+// errno.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +19,8 @@ struct DeviceFacts {
 int inspect(int fd, DeviceFacts* facts);
 // flock(2): -EWOULDBLOCK if another open file description holds it.
 int lock_exclusive(int fd);
-// The descriptor of the new mount, or a negative errno. `options` is appended to those that FUSE needs.
+// The descriptor of the new mount, or a negative errno. `options` is appended to those that FUSE
+// needs.
 int fuse_mount(const char* dir, const char* source, const char* options);
 int fuse_unmount(const char* dir, bool lazy);
 

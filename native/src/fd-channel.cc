@@ -88,7 +88,8 @@ void FdChannel::close(void (*closed)(FdChannel*, void*), void* context) {
     if (self->callback_ != nullptr) napi_delete_reference(self->env_, self->callback_);
     self->closed_(self, self->closed_context_);
   });
-  // After uv_close, which takes it off the loop's poll set; the number may be another file's from here on.
+  // After uv_close, which takes it off the loop's poll set; the number may be another file's from
+  // here on.
   fd_.reset();
 }
 

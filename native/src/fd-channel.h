@@ -1,6 +1,8 @@
-// A message descriptor (/dev/fuse, a socket) on the event loop: one read at a time, synchronous writev.
+// A message descriptor (/dev/fuse, a socket) on the event loop: one read at a time, synchronous
+// writev.
 //
-// Invariant: the destination of a pending read is kept alive by a reference to its Buffer until the answer.
+// Invariant: the destination of a pending read is kept alive by a reference to its Buffer until the
+// answer.
 #pragma once
 
 #include <node_api.h>
@@ -17,14 +19,16 @@ class FdChannel {
   FdChannel(const FdChannel&) = delete;
   FdChannel& operator=(const FdChannel&) = delete;
 
-  // `callback` is called with the result of each read that was pending: a byte count or a negative errno.
+  // `callback` is called with the result of each read that was pending: a byte count or a negative
+  // errno.
   int start(napi_value callback);
   // The byte count, or a negative errno; -EINPROGRESS: pending, the callback will tell.
   // `wait` goes through the event loop even when a message is there already.
   int64_t read(napi_value buffer, const Bytes& into, bool wait);
   // One writev of all parts: the byte count or a negative errno.
   int64_t write(const struct iovec* parts, int count);
-  // Stops and closes the descriptor; a pending read is forgotten. `closed(context)` runs on the event loop.
+  // Stops and closes the descriptor; a pending read is forgotten. `closed(context)` runs on the
+  // event loop.
   void close(void (*closed)(FdChannel*, void*), void* context);
   bool closing() const { return closing_; }
 

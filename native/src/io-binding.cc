@@ -1,4 +1,5 @@
-// Bindings of the reactor and of aligned memory, for native/io-channel.ts and native/buffer-pool.ts.
+// Bindings of the reactor and of aligned memory, for native/io-channel.ts and
+// native/buffer-pool.ts.
 #include <sys/mman.h>
 
 #include <cerrno>
@@ -9,7 +10,8 @@
 namespace aurochs {
 namespace {
 
-// attach(callback): {memory, slots, completionsAt, submissionsAt}, or a negative errno. Once per environment.
+// attach(callback): {memory, slots, completionsAt, submissionsAt}, or a negative errno. Once per
+// environment.
 napi_value attach(napi_env env, napi_callback_info info) {
   Arguments arguments(env, info, 1);
   napi_value callback = arguments.value();
@@ -22,12 +24,13 @@ napi_value attach(napi_env env, napi_callback_info info) {
   if (!reactor.set_callback(callback)) return nullptr;
   napi_value memory = nullptr;
   // No finalizer: the memory is the reactor's and lives as long as the environment.
-  if (!ok(env, napi_create_external_arraybuffer(env, reactor.shared_memory(), reactor.shared_bytes(),
-                                                nullptr, nullptr, &memory))) {
+  unsigned char* base = reactor.shared_memory();
+  if (!ok(env, napi_create_external_arraybuffer(env, base, reactor.shared_bytes(), nullptr, nullptr,
+                                                &memory))) {
     return nullptr;
   }
-  const auto at = [&](void* part) {
-    return to_js(env, static_cast<double>(static_cast<unsigned char*>(part) - reactor.shared_memory()));
+  const auto at = [env, base](void* part) {
+    return to_js(env, static_cast<double>(static_cast<unsigned char*>(part) - base));
   };
   return make_object(env, {{"memory", memory},
                            {"slots", to_js(env, kSlots)},
@@ -84,8 +87,8 @@ napi_value create_chunk(napi_env env, napi_callback_info info) {
   return make_object(env, {{"id", to_js(env, chunk->id)}, {"memory", memory}});
 }
 
-// forgetPages(id): 0 or a negative errno. The chunk reads as zeroes and takes no memory until touched again.
-// Refused with -EBUSY while an operation uses the chunk.
+// forgetPages(id): 0 or a negative errno. The chunk reads as zeroes and takes no memory until
+// touched again. Refused with -EBUSY while an operation uses the chunk.
 napi_value forget_pages(napi_env env, napi_callback_info info) {
   Arguments arguments(env, info, 1);
   const double id = arguments.number();

@@ -1,7 +1,8 @@
-// Page-aligned memory that JavaScript sees as external ArrayBuffers and the kernel reads and writes.
+// Page-aligned memory that JavaScript sees as external ArrayBuffers and the kernel reads and
+// writes.
 //
-// Invariant: a chunk stays mapped while JavaScript can reach its ArrayBuffer or an operation has it pinned,
-// whichever ends later. Everything here runs on the environment's own thread.
+// Invariant: a chunk stays mapped while JavaScript can reach its ArrayBuffer or an operation has it
+// pinned, whichever ends later. Everything here runs on the environment's own thread.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +32,8 @@ class ChunkTable {
   ChunkTable& operator=(const ChunkTable&) = delete;
   ~ChunkTable();
 
-  // A mapped chunk of zeroes, owned by the table and its ArrayBuffer; null with `status` a negative errno.
+  // A mapped chunk of zeroes, owned by the table and its ArrayBuffer; null with `status` a negative
+  // errno.
   Chunk* add(size_t bytes, int* status);
   // Null unless [offset, offset + length) lies in a live chunk of that id.
   Chunk* find(uint32_t id, uint64_t offset, uint64_t length) const;

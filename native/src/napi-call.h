@@ -9,7 +9,8 @@
 
 namespace aurochs {
 
-// True if the call succeeded. Else a JavaScript exception is pending and the caller must return at once.
+// True if the call succeeded. Else a JavaScript exception is pending and the caller must return at
+// once.
 bool ok(napi_env env, napi_status status);
 
 struct Bytes {
@@ -19,7 +20,8 @@ struct Bytes {
   unsigned char* range(double offset, double length) const;
 };
 
-// Arguments of one call, read in order. After the first wrong one `valid()` is false and a TypeError is pending.
+// Arguments of one call, read in order. After the first wrong one `valid()` is false and a
+// TypeError is pending.
 class Arguments {
  public:
   static constexpr size_t kMax = 8;
@@ -57,8 +59,8 @@ struct NamedValue {
 };
 napi_value make_object(napi_env env, std::initializer_list<NamedValue> values);
 
-// Calls `callback(argument)` from the event loop, outside any JavaScript; what it throws ends the process
-// as any uncaught exception does. A handle scope must be open.
+// Calls `callback(argument)` from the event loop, outside any JavaScript; what it throws ends the
+// process as any uncaught exception does. A handle scope must be open.
 void call_back(napi_env env, napi_async_context context, napi_ref callback, double argument);
 
 // Throws RangeError and returns null.

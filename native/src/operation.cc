@@ -12,7 +12,8 @@
 namespace aurochs {
 namespace {
 
-// EAGAIN from the kernel means "no memory just now"; more in a row than this is an error of the device.
+// EAGAIN from the kernel means "no memory just now"; more in a row than this is an error of the
+// device.
 constexpr uint32_t kRetriesMax = 1000;
 
 bool is_transfer(Opcode opcode) { return opcode == Opcode::kRead || opcode == Opcode::kWrite; }

@@ -34,15 +34,16 @@ struct SlotDescriptor {
 };
 static_assert(sizeof(SlotDescriptor) == 32);
 
-// 8 bytes, read by JavaScript through an Int32Array. `result` is 0 (all of it done) or a negative errno.
+// 8 bytes, read by JavaScript through an Int32Array. `result` is 0 (all of it done) or a negative
+// errno.
 struct Completion {
   uint32_t slot;
   int32_t result;
 };
 static_assert(sizeof(Completion) == 8);
 
-// A copy of the descriptor taken at submission, so that nothing JavaScript does later can redirect it.
-// Invariant: done_bytes <= length_bytes; `chunk` is pinned from submission until completion.
+// A copy of the descriptor taken at submission, so that nothing JavaScript does later can redirect
+// it. Invariant: done_bytes <= length_bytes; `chunk` is pinned from submission until completion.
 struct Operation {
   Opcode opcode = Opcode::kRead;
   int fd = -1;
@@ -59,9 +60,9 @@ struct Operation {
 
 enum class Step { kFinished, kAgain };
 
-// Takes in what the kernel answered for the rest of the operation: a byte count, or a negative errno.
-// kAgain: a short transfer or an interruption; the rest is to be sent again. kFinished: `result` is set.
-// A failed fdatasync is never sent again (rules D1, D3).
+// Takes in what the kernel answered for the rest of the operation: a byte count, or a negative
+// errno. kAgain: a short transfer or an interruption; the rest is to be sent again. kFinished:
+// `result` is set. A failed fdatasync is never sent again (rules D1, D3).
 Step absorb(Operation& operation, int64_t answer);
 
 // Runs the operation to its end on the calling thread; `result` is set.

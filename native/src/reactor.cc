@@ -61,11 +61,13 @@ void Reactor::submit(uint32_t count) {
   if (draining_) return;
   for (uint32_t i = 0; i < count; ++i) accept(submissions_[i]);
   if (ring_.is_open()) flush_ring();
-  if (completed_ > 0) wake();  // refused without reaching the kernel; told in the next turn like all others
+  // Refused without reaching the kernel; told in the next turn like all others.
+  if (completed_ > 0) wake();
   if (in_flight_ + completed_ > 0) uv_ref(reinterpret_cast<uv_handle_t*>(poll_.get()));
 }
 
-// Copies the descriptor before anything else: JavaScript cannot change an operation once it is submitted.
+// Copies the descriptor before anything else: JavaScript cannot change an operation once it is
+// submitted.
 void Reactor::accept(uint32_t slot) {
   if (slot >= kSlots) return;
   const SlotDescriptor given = slots_[slot];
@@ -108,7 +110,8 @@ void Reactor::complete(Operation& operation, int32_t result) {
 void Reactor::flush_ring() {
   const int status = ring_.unsent() > 0 ? ring_.submit() : 0;
   if (status == 0) return;
-  if (status == -EAGAIN || status == -EBUSY) return wake();  // once more in the next turn of the loop
+  // Once more in the next turn of the loop.
+  if (status == -EAGAIN || status == -EBUSY) return wake();
   ring_.withdraw_unsent([&](uint32_t slot) {
     in_ring_ -= 1;
     complete(operations_[slot], status);
@@ -123,7 +126,8 @@ void Reactor::collect() {
     done = next;
   }
   if (!ring_.is_open()) return;
-  ring_.fetch(false);
+  // Refused (out of memory): what has completed stays with the kernel and is not signalled again.
+  if (ring_.fetch(false) != 0 && in_ring_ > 0) wake();
   ring_.reap([&](uint32_t slot, int32_t answer) {
     if (slot >= kSlots) return;
     Operation& operation = operations_[slot];

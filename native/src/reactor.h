@@ -1,10 +1,12 @@
-// Carries operations from JavaScript to the kernel and their results back: one per Node environment.
+// Carries operations from JavaScript to the kernel and their results back: one per Node
+// environment.
 //
-// JavaScript fills slots of a shared table, calls submit(n) once per turn, and gets one callback per batch of
-// completions. No object is made per operation.
+// JavaScript fills slots of a shared table, calls submit(n) once per turn, and gets one callback
+// per batch of completions. No object is made per operation.
 //
-// Invariants: an operation is in flight from submit() until its Completion is written; its chunk stays pinned
-// just as long. The event loop is kept alive while something is in flight and only then.
+// Invariants: an operation is in flight from submit() until its Completion is written; its chunk
+// stays pinned just as long. The event loop is kept alive while something is in flight and only
+// then.
 #pragma once
 
 #include <node_api.h>

@@ -56,7 +56,8 @@ int Ring::open(int event_fd) {
   if (fd < 0) return fd;
   fd_ = UniqueFd(fd);
   setup_flags_ = params.flags;
-  // Since 5.5 no completion is lost when the queue is full, since 5.4 one mapping holds both queues.
+  // Since 5.5 no completion is lost when the queue is full, since 5.4 one mapping holds both
+  // queues.
   constexpr unsigned kNeeded = IORING_FEAT_NODROP | IORING_FEAT_SINGLE_MMAP;
   int status = (params.features & kNeeded) == kNeeded ? map_queues(params) : -ENOSYS;
   if (status == 0) status = ring_register(fd, IORING_REGISTER_EVENTFD, &event_fd, 1);
@@ -119,7 +120,8 @@ void Ring::queue(const Operation& operation) {
       break;
     case Opcode::kBlockDiscard:
     case Opcode::kBlockZeroOut:
-      sqe.opcode = IORING_OP_LAST;  // never reached: these go to the thread pool; the kernel would answer EINVAL
+      // Never reached: these go to the thread pool. The kernel answers EINVAL.
+      sqe.opcode = IORING_OP_LAST;
       break;
   }
   ++sq_tail_;

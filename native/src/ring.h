@@ -1,7 +1,7 @@
 // An io_uring instance over raw system calls. Used by one thread, the one that opened it.
 //
-// Invariants: at most kEntries requests are between take() and their completion, so the submission queue
-// always has room and the completion queue (twice as large) never overflows.
+// Invariants: at most kEntries requests are between take() and their completion, so the submission
+// queue always has room and the completion queue (twice as large) never overflows.
 #pragma once
 
 #include <linux/io_uring.h>
@@ -18,7 +18,8 @@ class Ring {
  public:
   static constexpr unsigned kEntries = kSlots;
 
-  // 0, or a negative errno (EPERM, ENOSYS: forbidden or unknown here). `event_fd` is signalled per completion.
+  // 0, or a negative errno (EPERM, ENOSYS: forbidden or unknown here). `event_fd` is signalled per
+  // completion.
   int open(int event_fd);
   bool is_open() const { return fd_.valid(); }
   // IORING_SETUP_* flags that this kernel granted.

@@ -19,6 +19,7 @@ void ThreadPool::submit(Operation* operation) {
   }
   if (crowded && threads_.size() < kThreadsMax) start_thread();
   if (threads_.empty()) {
+    // No thread is there to contend: whatever is queued is this operation alone.
     queue_head_ = queue_tail_ = nullptr;
     queued_ = 0;
     run_blocking(*operation);

@@ -1,7 +1,7 @@
 // A small pool of threads for what the ring cannot or may not do. No Node-API on its threads.
 //
-// Invariants: an operation is in exactly one of: the queue, a running thread, the done list. The queue is
-// bounded by the number of slots, so it needs no limit of its own.
+// Invariants: an operation is in exactly one of: the queue, a running thread, the done list. The
+// queue is bounded by the number of slots, so it needs no limit of its own.
 #pragma once
 
 #include <pthread.h>

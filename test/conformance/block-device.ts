@@ -1,6 +1,6 @@
 /**
- * What every BlockDevice owes, run on every implementation. Test files call `blockDeviceConformance` with a way to make
- * one; the cases know nothing else of it.
+ * What every BlockDevice owes, run on every implementation. Test files call
+ * `blockDeviceConformance` with a way to make one; the cases know nothing else of it.
  */
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';

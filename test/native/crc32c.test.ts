@@ -1,4 +1,5 @@
-/** crc32c: the vectors of RFC 3720, the processor's instruction against the table, the calls over many blocks. */
+/** crc32c: the vectors of RFC 3720, the processor's instruction against the table, the calls over
+ *  many blocks. */
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { addon } from '../../native/addon.js';
@@ -14,7 +15,8 @@ import {
 const BLOCK = 4096;
 const ascending = Buffer.from(Array.from({ length: 32 }, (_, i) => i));
 const iscsiRead = Buffer.from(
-  '01c000000000000000000000000000001400000000000400000000140000001828000000000000000200000000000000',
+  '01c00000000000000000000000000000140000000000040000000014' +
+    '0000001828000000000000000200000000000000',
   'hex',
 );
 

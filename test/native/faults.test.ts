@@ -1,4 +1,5 @@
-/** Errors and short transfers of the kernel, made by a FUSE file that fails on command. Both backends. */
+/** Errors and short transfers of the kernel, made by a FUSE file that fails on command. Both
+ *  backends. */
 import { constants } from 'node:os';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { BlockDevice } from '../../common/block-device.js';
@@ -36,7 +37,7 @@ describe.skipIf(reason !== undefined).each(['io_uring', 'threads'] as const)(
       }
     });
 
-    test('scenarios 40, 41: EIO of a read and of a write reach the caller, others go on', async () => {
+    test('scenarios 40, 41: EIO of a read or write reaches the caller, others go on', async () => {
       file.fail('write', EIO);
       await expect(device.write(8192, view.subarray(0, 4096))).rejects.toEqual(io('EIO'));
       file.fail('read', EIO);
@@ -52,7 +53,7 @@ describe.skipIf(reason !== undefined).each(['io_uring', 'threads'] as const)(
       await refused.toEqual(io('ENOSPC', 'NO_SPACE'));
     });
 
-    test('D3, scenario 42: a failed flush is sent once, and no later flush is believed', async () => {
+    test('D3, scenario 42: a failed flush is sent once, no later one is believed', async () => {
       await device.write(0, view);
       file.fail('fsync', EIO);
       await expect(device.flush()).rejects.toEqual(io('EIO'));
@@ -83,7 +84,8 @@ describe.skipIf(reason !== undefined).each(['io_uring', 'threads'] as const)(
   },
 );
 
-// After a short transfer the kernel's io_uring itself goes on, on FUSE at the wrong offset (ADR-0001).
+// After a short transfer the kernel's io_uring itself goes on, on FUSE at the wrong offset
+// (ADR-0001).
 describe.skipIf(reason !== undefined)(`short transfers ${reason ?? ''}`, () => {
   test('on FUSE the backend is threads unless io_uring is asked for', async () => {
     await onFaultyFile(async (_file, device) => {

@@ -1,7 +1,8 @@
-// A FUSE file system of one file, in a worker thread, that fails as it is told: a disk with faults for the native tests.
-// The root of the file system is the file itself, mounted over an empty one.
+// A FUSE file system of one file, in a worker thread, that fails as it is told: a disk with faults
+// for the native tests. The root of the file system is the file itself, mounted over an empty one.
 //
-// workerData: {path, sizeBytes, native, control}; control is an Int32Array over shared memory, see CONTROL.
+// workerData: {path, sizeBytes, native, control}; control is an Int32Array over shared memory, see
+// CONTROL.
 import { parentPort, workerData } from 'node:worker_threads';
 
 export const CONTROL = {
@@ -109,7 +110,8 @@ async function serve() {
     if (opcode === GETATTR) return answer(request, 0, attributes(sizeBytes));
     if (opcode === OPEN) {
       const out = Buffer.alloc(16);
-      out.writeUInt32LE(1, 8); // FOPEN_DIRECT_IO: without it the kernel takes a short read for the end of the file
+      // FOPEN_DIRECT_IO: without it the kernel takes a short read for the end of the file.
+      out.writeUInt32LE(1, 8);
       return answer(request, 0, out);
     }
     if (opcode === FSYNC) {

@@ -1,4 +1,5 @@
-// Ways for a process or a worker thread to end with operations in flight. Runs outside vitest, on the compiled module:
+// Ways for a process or a worker thread to end with operations in flight. Runs outside vitest, on
+// the compiled module:
 //
 //   node [--expose-gc] life-cycle-cases.mjs CASE BACKEND FILE
 //
@@ -8,7 +9,8 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 
 const native = new URL('../../dist/native/index.js', import.meta.url);
-const { createBufferPool, crc32cBlocks, FdChannel, openBlockDevice } = await import(native);
+const { createBufferPool, crc32cBlocks, FdChannel, nativeCapabilities, openBlockDevice } =
+  await import(native);
 
 const FILE_BYTES = 16 * 1024 * 1024;
 const BLOCKS = FILE_BYTES / 4096;
@@ -56,10 +58,15 @@ const ended = (worker) => new Promise((resolve) => worker.once('exit', resolve))
 const said = (worker) => new Promise((resolve) => worker.once('message', resolve));
 
 const cases = {
-  /** Nobody awaits: the loop must stay alive until all is done, and the process must then end by itself. */
+  /** Nobody awaits: the loop must stay alive until all is done, and the process must then end by
+   *  itself. */
   async 'end of script'(backend, file) {
     const state = await startWrites(backend, file, 3000);
     process.once('exit', () => say(`done ${state.done} failed ${state.failed}`));
+  },
+  async capabilities(backend, file) {
+    const device = await openBlockDevice(file, { backend }).catch((error) => error);
+    say(`${device.backend ?? device.code} ${JSON.stringify(nativeCapabilities())}`);
   },
   async 'exit before submission'(backend, file) {
     await startWrites(backend, file, 1000);
@@ -167,7 +174,8 @@ const roles = {
     process.exit(5);
   },
   async channel() {
-    const handle = await open('/dev/ptmx', 'r+'); // a descriptor that can be polled and never has data
+    // A descriptor that can be polled and never has data.
+    const handle = await open('/dev/ptmx', 'r+');
     const channel = new FdChannel(handle.fd);
     void channel.read(Buffer.alloc(4096));
     parentPort.postMessage('reading');

@@ -1,4 +1,5 @@
-/** Close, exit, crash, worker termination with operations in flight: one process per case, both backends. */
+/** Close, exit, crash, worker termination with operations in flight: one process per case, both
+ *  backends. */
 import { execFile } from 'node:child_process';
 import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -51,7 +52,8 @@ const CASES: ReadonlyArray<{ name: string; end: number | string; output: string 
   { name: 'many workers one after the other', end: 0, output: 'ended' },
 ];
 
-// The sanitized run repeats this; there one backend is enough, the other differs only inside the reactor.
+// The sanitized run repeats this; there one backend is enough, the other differs only inside the
+// reactor.
 const backends =
   process.env['AUROCHS_NATIVE_BUILD'] === 'asan' ? ['io_uring'] : ['io_uring', 'threads'];
 

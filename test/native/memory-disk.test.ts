@@ -20,7 +20,7 @@ describe('MemoryDisk', () => {
     },
   );
 
-  test('F3: an un-flushed overwrite is the old or the new one, or torn at sectors if so asked', async () => {
+  test('F3: an un-flushed overwrite is old or new, or torn at sectors if so asked', async () => {
     const seen = new Set<string>();
     for (let seed = 0; seed < 24; seed++) {
       for (const fate of ['subset', 'torn'] as const) {

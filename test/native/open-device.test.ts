@@ -1,4 +1,5 @@
-/** Opening: facts, flags, locks, refusals; devices of odd size; file systems without direct I/O; full disks. */
+/** Opening: facts, flags, locks, refusals; devices of odd size; file systems without direct I/O;
+ *  full disks. */
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, mkdtemp, open, rm, symlink, truncate, writeFile } from 'node:fs/promises';
@@ -93,7 +94,7 @@ describe('openBlockDevice', () => {
     }
   });
 
-  test('scenario 14: a second exclusive holder gets DISK_LOCKED until the first closes', async () => {
+  test('scenario 14: a second exclusive holder gets DISK_LOCKED', async () => {
     const target = await file('locked', MIB);
     const link = path.join(dir, 'alias');
     await symlink(target, link);
@@ -111,7 +112,7 @@ describe('openBlockDevice', () => {
     await device.close();
   });
 
-  test('a buffer cannot be released while an operation uses it, nor used after its release', async () => {
+  test('a buffer is not released while an operation uses it, nor used after that', async () => {
     const device = await openBlockDevice(await file('borrowed', MIB));
     const buffer = pool.acquire(4096);
     const { bytes } = buffer;

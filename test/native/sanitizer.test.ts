@@ -1,4 +1,5 @@
-/** The native tests again, on a build with AddressSanitizer and UndefinedBehaviorSanitizer, in a child process. */
+/** The native tests again, on a build with AddressSanitizer and UndefinedBehaviorSanitizer, in a
+ *  child process. */
 import { execFile, execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';

@@ -1,9 +1,11 @@
 /**
- * A disk in memory that can lose power, fail and rot, and a buffer pool for it. No root, no files, no time.
+ * A disk in memory that can lose power, fail and rot, and a buffer pool for it. No root, no files,
+ * no time.
  *
- * MemoryDisk is the medium; it outlives the MemoryDevice that has it open. What a write left is visible at once and
- * durable after a flush that started after the write had resolved (D1). At a power cut each un-flushed write is kept,
- * lost or torn by seed. A flush that fails loses some of what it covered for good, even if a later one succeeds (D3).
+ * MemoryDisk is the medium; it outlives the MemoryDevice that has it open. What a write left is
+ * visible at once and durable after a flush that started after the write had resolved (D1). At a
+ * power cut each un-flushed write is kept, lost or torn by seed. A flush that fails loses some of
+ * what it covered for good, even if a later one succeeds (D3).
  */
 import assert from 'node:assert';
 import type { AlignedBuffer, BlockDevice, BufferPool } from '../../common/block-device.js';
@@ -12,7 +14,8 @@ import { MIB, roundDown, roundUp, SECTOR_SIZE } from '../../common/units.js';
 
 export type MemoryOp = 'read' | 'write' | 'flush' | 'discard' | 'zeroes';
 
-/** What became of the un-flushed writes: all there, all gone, each there or gone, or cut at any 512-byte sector. */
+/** What became of the un-flushed writes: all there, all gone, each there or gone, or cut at any
+ *  512-byte sector. */
 export type Fate = 'kept' | 'dropped' | 'subset' | 'torn';
 
 export interface Fault {
@@ -49,7 +52,8 @@ export interface MemoryDiskOptions {
   readonly sectorSize?: 512 | 4096;
   /** decides what becomes of failed and un-flushed writes; default 1 */
   readonly seed?: number;
-  /** when an operation is answered; default: in a later turn of the event loop, in order of arrival */
+  /** when an operation is answered; default: in a later turn of the event loop, in order of arrival
+   *  */
   readonly answerAfter?: (record: OperationRecord) => Promise<void>;
   /** called as each operation starts */
   readonly onOperation?: (record: OperationRecord) => void;
@@ -66,7 +70,8 @@ export class MemoryDisk {
   readonly #durable: Buffer;
   readonly #random: () => number;
   #unflushed: Unflushed[] = [];
-  /** started and not answered: may be there, in part or not at all, when the process or the power goes */
+  /** started and not answered: may be there, in part or not at all, when the process or the power
+   *  goes */
   readonly #started = new Set<Unflushed>();
   #faults: ArmedFault[] = [];
   #device: MemoryDevice | undefined;
@@ -121,8 +126,8 @@ export class MemoryDisk {
     };
   }
 
-  /** The process that had it open died; the machine lives. What was written stays visible; writes in flight may have
-   *  happened or not. */
+  /** The process that had it open died; the machine lives. What was written stays visible; writes
+   *  in flight may have happened or not. */
   kill(): void {
     this.#device?.die();
     this.#device = undefined;
@@ -211,8 +216,8 @@ interface Effect {
   fail?(error: StorageError): void;
 }
 
-/** One open of a MemoryDisk. Asserts what the contract asks of callers: alignment, and that a borrowed buffer is left
- *  alone while a write is in flight. */
+/** One open of a MemoryDisk. Asserts what the contract asks of callers: alignment, and that a
+ *  borrowed buffer is left alone while a write is in flight. */
 export class MemoryDevice implements BlockDevice {
   readonly kind = 'memory';
   readonly sizeBytes: number;
@@ -348,7 +353,8 @@ export class MemoryDevice implements BlockDevice {
   }
 }
 
-/** Buffers of the heap at aligned offsets. Each is new memory, poisoned at its release, so a use after it shows. */
+/** Buffers of the heap at aligned offsets. Each is new memory, poisoned at its release, so a use
+ *  after it shows. */
 export class MemoryBufferPool implements BufferPool {
   usedBytes = 0;
 
