@@ -3,8 +3,11 @@ import { spawn } from 'node:child_process';
 import { readFile, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { resizeDevice } from '../../../engine/device/device-frontend.js';
+import { SystemClock, sleep } from '../../../common/clock.js';
+import { deviceStatus, resizeDevice } from '../../../engine/device/device-frontend.js';
 import { loopSizeBytes } from '../../../engine/device/loop-device.js';
+import { NbdServer } from '../../../engine/nbd/server.js';
+import { MemoryVolume } from '../../support/memory-volume.js';
 import { run } from '../../support/process.js';
 import { DeviceBed, deviceLacks } from './device-bed.js';
 import { FakeNbdServer, FLUSH, WRITE } from './fake-nbd-server.js';
@@ -128,6 +131,44 @@ describe.skipIf(lacks !== undefined)(`data through the device ${lacks ?? ''}`, (
     await bed.unmount(dir);
     await bed.detach();
     await run('e2fsck', ['-fn', disk]);
+  });
+
+  it("the engine's own NBD server, drained or cut off again and again under fio, loses nothing", async () => {
+    const volume = new MemoryVolume({ name: 'vol', sizeBytes: 64 * MIB });
+    const listen = () =>
+      NbdServer.listen({
+        exports: [{ name: 'vol', volume }],
+        address: { path: bed.socket },
+        log: bed.log,
+        clock: new SystemClock(),
+      });
+    let server = await listen();
+    try {
+      const { devicePath } = await bed.attach();
+      const fio = run('fio', [
+        ...['--name=v', `--filename=${devicePath}`, '--direct=1', '--ioengine=libaio'],
+        ...['--rw=randwrite', '--bs=16k', '--size=64M', '--iodepth=16', '--fsync=32'],
+        ...['--verify=crc32c', '--do_verify=1', '--verify_fatal=1', '--rate_iops=1500'],
+      ]);
+      let ended = false;
+      const done = fio.finally(() => {
+        ended = true;
+      });
+      for (let round = 0; !ended; round += 1) {
+        await sleep(new SystemClock(), 150);
+        await server.close({ drain: round % 2 === 0 });
+        server = await listen();
+      }
+      await done;
+      expect((await deviceStatus({ name: 'vol', runDir: bed.runDir })).reconnects).toBeGreaterThan(
+        2,
+      );
+      await bed.detach();
+      expect(volume.flushes).toBeGreaterThan(0);
+      expect(volume.borrowed).toBe(0);
+    } finally {
+      await server.close({ drain: false });
+    }
   });
 
   it('grows in use: the loop device follows the export, and ext4 the loop device', async () => {
