@@ -26,7 +26,7 @@ describe.each(['io_uring', 'threads'] as const)('IoChannel, %s', (backend) => {
     await rm(dir, { recursive: true });
   });
 
-  test('scenario 77: beyond slots and queue the answer is OVERLOADED, the rest is done', async () => {
+  test('scenario 77: past slots and queue it is OVERLOADED, the rest is done', async () => {
     const extra = 100;
     const reads = Array.from({ length: SLOTS + WAITING_MAX + extra }, () => device.read(0, view));
     const results = await Promise.allSettled(reads);
