@@ -19,7 +19,7 @@ import type { Target } from './targets/target.js';
 import { type Measured, verdicts } from './verdict.js';
 
 const INTERRUPTED_EXIT = 130;
-/** Of all processors: above this the absolute numbers say little. */
+/** Of all processors: above this the outcomes say little. */
 const FOREIGN_SHARE_MAX = 0.1;
 
 interface Plan {
@@ -133,7 +133,7 @@ async function startTargets(plan: Plan, session: Session): Promise<void> {
 function foreignText(share: number): string {
   const text = `others used ${(share * 100).toFixed(0)} % of the processors during the run`;
   if (share <= FOREIGN_SHARE_MAX) return `\n${text}`;
-  return `\n${text}: too much to trust more than the ratios; repeat on a quiet machine`;
+  return `\n${text}: too much, even ratios and outcomes are rough; repeat on a quiet machine`;
 }
 
 function printEnd(plan: Plan, session: Session, measured: Measured): void {
