@@ -1,4 +1,5 @@
-/** The record of the disk in its metadata: the other half of the superblock, and the judge of its nonce. */
+/** The record of the disk in its metadata: the other half of the superblock, and the judge of its
+ *  nonce. */
 import { StorageError } from '../../common/errors.js';
 import { DISK_KEY } from '../store/keys.js';
 import { jsonBody, openJson } from '../store/sealed-value.js';
@@ -44,7 +45,8 @@ export function parseDiskRecord(value: Buffer | undefined): DiskRecord {
   );
 }
 
-/** Refuses a disk and metadata that do not belong together, or of which one is older than the other.
+/** Refuses a disk and metadata that do not belong together, or of which one is older than the
+ *  other.
  *  @throws StorageError DISK_MISMATCH | DISK_ROLLED_BACK */
 export function checkPair(record: DiskRecord, superblock: Superblock): void {
   const details = { disk: superblock.diskId };

@@ -2,7 +2,8 @@
  * One formatted disk with the replicas on it: what the daemon sees.
  *
  * A disk is a block device or a file, paired with one LevelDB under the daemon's data directory
- * (docs/on-disk-format.md). Either without the other is refused, and so is anything older, shorter or foreign.
+ * (docs/on-disk-format.md). Either without the other is refused, and so is anything older, shorter
+ * or foreign.
  */
 import { randomBytes as nodeRandomBytes } from 'node:crypto';
 import type { BlockDevice, BufferPool } from '../../common/block-device.js';
@@ -26,7 +27,8 @@ export interface DiskIdentity {
 export interface DiskOptions {
   /** a block device or a file */
   readonly path: string;
-  /** A missing file is made sparse with this size, and formatted. Undefined: the path must exist. */
+  /** A missing file is made sparse with this size, and formatted. Undefined: the path must
+   *  exist. */
   readonly sizeBytes?: number;
   /** Directory of this daemon's disk metadata; one directory per disk id is made in it. */
   readonly metaDir: string;
@@ -76,7 +78,8 @@ export interface CreateReplicaOptions {
   readonly membership: Membership;
 }
 
-/** One opened replica. Control calls are not meant to overlap each other; the store's calls may overlap anything. */
+/** One opened replica. Control calls are not meant to overlap each other; the store's calls may
+ *  overlap anything. */
 export interface ReplicaHandle {
   readonly volume: string;
   readonly replicaId: string;
@@ -88,19 +91,24 @@ export interface ReplicaHandle {
   /** The data path. Another object after `reopen`. */
   readonly store: ReplicaStore;
   readonly counters: StoreCounters;
-  /** The daemon stopped without closing this replica while regions were dirty: those must be compared. */
+  /** The daemon stopped without closing this replica while regions were dirty: those must be
+   *  compared. */
   readonly restartedDirty: boolean;
   /** P10: no source. Sticky until every region that was dirty then has been cleaned. */
   readonly lossy: boolean;
-  /** P4, R5: durable before it resolves. @throws StorageError STALE_EPOCH (lower than the persisted one) | IO_ERROR */
+  /** P4, R5: durable before it resolves. @throws StorageError STALE_EPOCH (lower than the persisted
+   *  one) | IO_ERROR */
   setEpoch(epoch: number, engineId: string): Promise<void>;
-  /** R3: durable before it resolves; the order of records is the caller's. @throws StorageError IO_ERROR | CLOSED */
+  /** R3: durable before it resolves; the order of records is the caller's. @throws StorageError
+   *  IO_ERROR | CLOSED */
   setMembership(membership: Membership): Promise<void>;
   /** P8: loads a failed replica anew from its disk. Its dirty regions count as after a restart.
-   *  @throws StorageError REPLICA_FAILED (the disk itself has failed) | CORRUPT_METADATA | IO_ERROR */
+   *  @throws StorageError REPLICA_FAILED (the disk itself has failed) | CORRUPT_METADATA |
+   *    IO_ERROR */
   reopen(): Promise<void>;
-  /** Waits for what is in flight, makes everything durable, releases. A replica closed so is not `restartedDirty` later.
-   *  Idempotent; never throws (a failure is logged and the next start sees an unclean stop). */
+  /** Waits for what is in flight, makes everything durable, releases. A replica closed so is not
+   *  `restartedDirty` later. Idempotent; never throws (a failure is logged and the next start sees
+   *  an unclean stop). */
   close(): Promise<void>;
 }
 
@@ -119,26 +127,31 @@ export interface Disk {
   /** allocated extents, and freed ones whose freeing is not durable yet */
   readonly usedBytes: number;
   readonly reservedBytes: number;
-  /** failed: a flush or the metadata failed (D3, P8); every replica on it has failed until the disk is opened again */
+  /** failed: a flush or the metadata failed (D3, P8); every replica on it has failed until the disk
+   *  is opened again */
   readonly state: 'ready' | 'failed';
   readonly reason: string;
   readonly counters: StoreCounters;
   replicas(): ReplicaSummary[];
   /** Durable before it resolves (R7). The same replica again is no change.
-   *  @throws StorageError CONFLICT (another replica or size of that volume) | LIMIT_EXCEEDED | IO_ERROR */
+   *  @throws StorageError CONFLICT (another replica or size of that volume) | LIMIT_EXCEEDED |
+   *    IO_ERROR */
   createReplica(options: CreateReplicaOptions): Promise<void>;
-  /** @throws StorageError NOT_FOUND | CONFLICT (already open) | CORRUPT_METADATA | REPLICA_FAILED */
+  /** @throws StorageError NOT_FOUND | CONFLICT (already open) | CORRUPT_METADATA |
+   *    REPLICA_FAILED */
   openReplica(volume: string): Promise<ReplicaHandle>;
-  /** The bytes are unreadable and the name is free once it resolves; a crash in the middle is finished at the next open.
-   *  A replica that is not there is no error. @throws StorageError CONFLICT (open) | IO_ERROR */
+  /** The bytes are unreadable and the name is free once it resolves; a crash in the middle is
+   *  finished at the next open. A replica that is not there is no error. @throws StorageError
+   *  CONFLICT (open) | IO_ERROR */
   deleteReplica(volume: string): Promise<void>;
   /** Closes every replica, then seals the disk. Idempotent; never throws. */
   close(): Promise<void>;
 }
 
 /** Opens or, where it is provably empty, formats a disk.
- *  @throws StorageError DISK_FOREIGN | DISK_NOT_EMPTY | DISK_TRUNCATED | DISK_ROLLED_BACK | DISK_MISMATCH | DISK_LOCKED |
- *  INVALID_ARGUMENT | VERSION_UNSUPPORTED | CORRUPT_METADATA | NO_SPACE (too small) | NOT_FOUND | IO_ERROR
+ *  @throws StorageError DISK_FOREIGN | DISK_NOT_EMPTY | DISK_TRUNCATED | DISK_ROLLED_BACK |
+ *  DISK_MISMATCH | DISK_LOCKED | INVALID_ARGUMENT | VERSION_UNSUPPORTED | CORRUPT_METADATA |
+ *  NO_SPACE (too small) | NOT_FOUND | IO_ERROR
  *  @see docs/on-disk-format.md#opening */
 export async function openDisk(options: DiskOptions): Promise<Disk> {
   const randomBytes = options.randomBytes ?? nodeRandomBytes;

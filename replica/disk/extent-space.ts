@@ -1,9 +1,10 @@
 /**
  * Which physical extents are in use, and which of the free ones are known to hold zeroes.
  *
- * Every extent is in one of four states: used; freed (its freeing is not durable yet, P9); unknown (free, but may
- * hold old bytes); zeroed (free, and durably zero). Only zeroed ones are given out, so that neither a lost write nor a bug
- * elsewhere ever shows the bytes of a former owner. Pure bookkeeping, two bits per extent.
+ * Every extent is in one of four states: used; freed (its freeing is not durable yet, P9); unknown
+ * (free, but may hold old bytes); zeroed (free, and durably zero). Only zeroed ones are given out,
+ * so that neither a lost write nor a bug elsewhere ever shows the bytes of a former owner. Pure
+ * bookkeeping, two bits per extent.
  */
 import assert from 'node:assert';
 import { anySet, bitIsSet, clearBits, runEnd, setBits } from '../store/block-bitmap.js';

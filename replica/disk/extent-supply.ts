@@ -1,10 +1,11 @@
 /**
- * Gives out zeroed physical extents, zeroes more ahead of need, and returns freed ones to the device.
+ * Gives out zeroed physical extents, zeroes more ahead of need, and returns freed ones to the
+ * device.
  *
  * Invariants:
  * - An extent is given out only after it was zeroed and the device flushed since (extent-space.ts).
- * - The reserve is never given out. When only it is left, freed extents that wait for a metadata sync are synced first;
- *   then the answer is NO_SPACE.
+ * - The reserve is never given out. When only it is left, freed extents that wait for a metadata
+ *   sync are synced first; then the answer is NO_SPACE.
  */
 import type { BlockDevice } from '../../common/block-device.js';
 import { StorageError, toStorageError } from '../../common/errors.js';
@@ -110,7 +111,8 @@ export class ExtentSupply {
       this.#options.log.error({ err: failure }, 'free space could not be zeroed');
       for (const waiter of this.#waiters.splice(0)) waiter.reject(failure);
     }
-    // In the same step as the last look at the waiters, or one that came meanwhile would be forgotten.
+    // In the same step as the last look at the waiters, or one that came meanwhile would be
+    // forgotten.
     this.#working = false;
   }
 

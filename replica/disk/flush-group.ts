@@ -1,4 +1,5 @@
-/** Group commit of device flushes: at most one in flight and one queued, shared by every replica on the disk. */
+/** Group commit of device flushes: at most one in flight and one queued, shared by every replica on
+ *  the disk. */
 import type { BlockDevice } from '../../common/block-device.js';
 import { toStorageError } from '../../common/errors.js';
 import type { StoreCounters } from '../store/store-counters.js';
@@ -18,8 +19,9 @@ export class FlushGroup {
     this.#onFailure = onFailure;
   }
 
-  /** D1: covers every device operation that resolved before this call. A flush that already runs does not; the caller
-   *  shares the next one. After one failure the device is never asked again (D3): nothing it says would mean anything.
+  /** D1: covers every device operation that resolved before this call. A flush that already runs
+   *  does not; the caller shares the next one. After one failure the device is never asked again
+   *  (D3): nothing it says would mean anything.
    *  @throws StorageError of the device */
   flush(): Promise<void> {
     if (this.#queued !== undefined) return this.#queued;

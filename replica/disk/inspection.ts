@@ -1,4 +1,5 @@
-/** A stopped disk, locked and read without a change: no new nonce, no finished deletions, nothing written back. */
+/** A stopped disk, locked and read without a change: no new nonce, no finished deletions, nothing
+ *  written back. */
 
 import { StorageError } from '../../common/errors.js';
 import type { Logger } from '../../common/log.js';
@@ -21,7 +22,8 @@ const CACHE_BYTES = MIB;
 
 export interface InspectedReplica {
   readonly record: ReplicaRecord;
-  /** Only `read` and `map`; outside of `raw` only where `dirtyRegions` or `closedInOrder` say that checksums are true. */
+  /** Only `read` and `map`; outside of `raw` only where `dirtyRegions` or `closedInOrder` say that
+   *  checksums are true. */
   readonly store: ReplicaStore;
   readonly dirtyRegions: ReadonlySet<number>;
   readonly closedInOrder: boolean;

@@ -1,8 +1,10 @@
 /**
- * The directory in which a daemon keeps the metadata of its disks: DIR/DISKID/{note.json, lock, level/}.
+ * The directory in which a daemon keeps the metadata of its disks: DIR/DISKID/{note.json, lock,
+ * level/}.
  *
- * The note says which path the disk had, so that a blank or missing disk where a formatted one was is refused and not
- * formatted again (scenario 54). Every change is durable, with its directory, before it resolves (R7).
+ * The note says which path the disk had, so that a blank or missing disk where a formatted one was
+ * is refused and not formatted again (scenario 54). Every change is durable, with its directory,
+ * before it resolves (R7).
  */
 import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';

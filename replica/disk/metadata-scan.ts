@@ -1,8 +1,10 @@
 /**
- * Reads all metadata of a disk at open: replicas, maps, dirty marks, used extents, and proves that nothing is missing.
+ * Reads all metadata of a disk at open: replicas, maps, dirty marks, used extents, and proves that
+ * nothing is missing.
  *
- * A replica whose records are damaged, incomplete or contradictory is kept with the reason; it cannot be opened, only
- * deleted. It is never taken for an empty one. Damage of the disk's own records refuses the disk.
+ * A replica whose records are damaged, incomplete or contradictory is kept with the reason; it
+ * cannot be opened, only deleted. It is never taken for an empty one. Damage of the disk's own
+ * records refuses the disk.
  */
 import { StorageError } from '../../common/errors.js';
 import { EXTENT_SIZE, REGION_SIZE } from '../../common/units.js';
@@ -62,7 +64,8 @@ export async function scanDisk(kv: Kv, extents: number): Promise<ScannedDisk> {
   return { replicas, sums: found, space, diskRecordSeal };
 }
 
-/** Reads the extents and marks of one replica again; its physical extents stay as the disk has them.
+/** Reads the extents and marks of one replica again; its physical extents stay as the disk has
+ *  them.
  *  @throws StorageError CORRUPT_METADATA | IO_ERROR */
 export async function rescanReplica(kv: Kv, replica: ScannedReplica): Promise<void> {
   const fresh: ScannedReplica = {
@@ -197,7 +200,8 @@ async function proveSums(
   }
 }
 
-/** Two records name one physical extent: whoever is damaged otherwise is wrong; if none is, nobody can be believed. */
+/** Two records name one physical extent: whoever is damaged otherwise is wrong; if none is, nobody
+ *  can be believed. */
 function judgeClashes(replicas: Map<number, ScannedReplica>, clashes: readonly Clash[]): void {
   for (const { physical, number } of clashes) {
     const claimants = [...replicas.values()].filter(

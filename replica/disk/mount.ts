@@ -1,9 +1,9 @@
 /**
  * Opening and formatting of a disk: who may, and in which order (docs/on-disk-format.md#opening).
  *
- * The nonce ties the two halves in time. It changes at each open and each close: the metadata durably notes old and new,
- * both superblocks get the new one, the metadata forgets the old one. So whichever half is put back from a copy that was
- * made before the last open or close is found out.
+ * The nonce ties the two halves in time. It changes at each open and each close: the metadata
+ * durably notes old and new, both superblocks get the new one, the metadata forgets the old one. So
+ * whichever half is put back from a copy that was made before the last open or close is found out.
  */
 import type { BlockDevice } from '../../common/block-device.js';
 import { StorageError } from '../../common/errors.js';
@@ -62,7 +62,8 @@ export interface Mount {
   record: DiskRecord;
   /** offsets of copies that are torn or older than `superblock` */
   staleCopies: readonly number[];
-  /** a change of the nonce began and did not come to its end: another one must wait for the next open */
+  /** a change of the nonce began and did not come to its end: another one must wait for the next
+   *  open */
   nonceUnsettled: boolean;
 }
 
@@ -93,8 +94,9 @@ export async function mountDisk(options: MountOptions): Promise<Mount> {
   }
 }
 
-/** Changes the nonce in both halves; first makes both copies of the superblock equal, so that a torn write of one copy always
- *  leaves the other with a nonce that the metadata knows. The writer is the one of the mount's metadata. */
+/** Changes the nonce in both halves; first makes both copies of the superblock equal, so that a
+ *  torn write of one copy always leaves the other with a nonce that the metadata knows. The writer
+ *  is the one of the mount's metadata. */
 export async function renewNonce(
   mount: Mount,
   tools: {
@@ -148,7 +150,8 @@ function checkIdentity(identity: DiskIdentity): void {
   }
 }
 
-/** Makes the disk's file where that is wanted, and never where a formatted disk was (scenario 54). */
+/** Makes the disk's file where that is wanted, and never where a formatted disk was (scenario
+ *  54). */
 async function makeMissing(options: MountOptions, notes: readonly DiskNote[]): Promise<void> {
   const { path, sizeBytes } = options;
   const state = await options.home.diskState(path);
@@ -170,7 +173,8 @@ async function makeMissing(options: MountOptions, notes: readonly DiskNote[]): P
   await options.home.makeDisk(path, sizeBytes - (sizeBytes % EXTENT_SIZE));
 }
 
-/** The valid superblock that counts; undefined if there is none. One torn copy is mended by the next change of the nonce. */
+/** The valid superblock that counts; undefined if there is none. One torn copy is mended by the
+ *  next change of the nonce. */
 function newest(options: MountOptions, copies: readonly SuperblockCopy[]): Superblock | undefined {
   let best: Superblock | undefined;
   for (const copy of copies) {

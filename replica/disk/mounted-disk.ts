@@ -1,4 +1,5 @@
-/** A disk in use: its replicas, its space, and the one metadata writer and device flush that they share. */
+/** A disk in use: its replicas, its space, and the one metadata writer and device flush that they
+ *  share. */
 import { type ErrorCode, StorageError, toStorageError } from '../../common/errors.js';
 import { checkName } from '../../common/names.js';
 import { Semaphore } from '../../common/semaphore.js';
@@ -242,7 +243,8 @@ export class MountedDisk implements Disk {
     return removeReplica({ kv: this.#mount.kv, writer: this.#writer, replica });
   }
 
-  /** Runs a change of one volume's replica; a second one of the same volume meanwhile is CONFLICT. */
+  /** Runs a change of one volume's replica; a second one of the same volume meanwhile is
+   *  CONFLICT. */
   async #changeOf<T>(volume: string, work: () => Promise<T>): Promise<T> {
     if (this.#closing !== undefined) {
       throw new StorageError('CLOSED', `disk ${this.path} is closed`, { disk: this.id });

@@ -43,7 +43,8 @@ export class OpenedReplica implements ReplicaHandle {
     this.#store = this.#makeStore();
   }
 
-  /** P7, P10: judges how the replica was left, and notes durably who opened it, before anything is done with it. */
+  /** P7, P10: judges how the replica was left, and notes durably who opened it, before anything is
+   *  done with it. */
   static async open(options: OpenedReplicaOptions): Promise<OpenedReplica> {
     const { replica, incarnation, bootId } = options;
     const { record, dirtyRegions } = replica;
@@ -188,8 +189,8 @@ export class OpenedReplica implements ReplicaHandle {
     }
   }
 
-  /** The record in memory changes when its batch is built; whoever reads it earlier than the answer sees what is about to
-   *  be durable, and never something older than what is. */
+  /** The record in memory changes when its batch is built; whoever reads it earlier than the answer
+   *  sees what is about to be durable, and never something older than what is. */
   #fill(batch: BatchBuilder, change: Partial<StoredReplica>): void {
     const replica = this.#replica;
     const record = { ...replica.record, ...change };

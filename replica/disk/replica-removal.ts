@@ -1,4 +1,5 @@
-/** Removes a replica for good, in bounded batches; a crash anywhere is finished at the next open of the disk. */
+/** Removes a replica for good, in bounded batches; a crash anywhere is finished at the next open of
+ *  the disk. */
 import { PHYSICAL_AT, RECORD_BYTES } from '../store/extent-record.js';
 import { dirtyMarkRange, extentRange, replicaKey } from '../store/keys.js';
 import type { Kv } from '../store/kv.js';
@@ -6,8 +7,9 @@ import type { MetadataWriter } from '../store/metadata-writer.js';
 import type { ScannedReplica } from './metadata-scan.js';
 import { storedReplicaBody } from './stored-replica.js';
 
-/** When it resolves the replica is gone durably. Physical extents of a damaged one stay taken until the disk is opened
- *  again: its records may name extents of others. @throws StorageError of the metadata; the disk has failed then */
+/** When it resolves the replica is gone durably. Physical extents of a damaged one stay taken until
+ *  the disk is opened again: its records may name extents of others. @throws StorageError of the
+ *  metadata; the disk has failed then */
 export async function removeReplica(options: {
   readonly kv: Kv;
   readonly writer: MetadataWriter;

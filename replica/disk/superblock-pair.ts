@@ -36,7 +36,8 @@ export async function readSuperblocks(access: DeviceAccess): Promise<SuperblockC
   return copies;
 }
 
-/** One copy after the other, each on stable storage before the next is touched: a torn write harms only one.
+/** One copy after the other, each on stable storage before the next is touched: a torn write harms
+ *  only one.
  *  @param offsets  copies to write; default both */
 export async function writeSuperblocks(
   access: DeviceAccess,
@@ -56,7 +57,8 @@ export async function writeSuperblocks(
   }
 }
 
-/** The first offset found that is not zero: the first and last MiB are read whole, the rest is sampled.
+/** The first offset found that is not zero: the first and last MiB are read whole, the rest is
+ *  sampled.
  *  @param ignoreSuperblocks  left-overs of our own interrupted formatting do not count */
 export async function findContent(
   access: DeviceAccess,

@@ -1,5 +1,5 @@
-/** Bitmaps inside a larger buffer: bit n of the map that starts at `base` is bit n % 8 of byte base + n / 8.
- *  Ranges are [first, first + count), count at least 1. */
+/** Bitmaps inside a larger buffer: bit n of the map that starts at `base` is bit n % 8 of byte base
+ *  + n / 8. Ranges are [first, first + count), count at least 1. */
 
 /** Mask of the bits [from, to) of one byte, 0 <= from < to <= 8. */
 function mask(from: number, to: number): number {

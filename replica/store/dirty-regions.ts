@@ -1,9 +1,11 @@
 /**
- * The dirty marks of one replica: which regions may hold writes that their stored checksums and tags do not know.
+ * The dirty marks of one replica: which regions may hold writes that their stored checksums and
+ * tags do not know.
  *
- * Decisions and bookkeeping only; the store makes marks durable. Per region: clean, marking (a synced batch that
- * records the mark is under way), dirty, cleaning (no write may start). `written` are extents touched since the mark, which
- * a clean must name anew; `unproven` are extents whose stored checksums prove nothing because the daemon restarted.
+ * Decisions and bookkeeping only; the store makes marks durable. Per region: clean, marking (a
+ * synced batch that records the mark is under way), dirty, cleaning (no write may start). `written`
+ * are extents touched since the mark, which a clean must name anew; `unproven` are extents whose
+ * stored checksums prove nothing because the daemon restarted.
  */
 import assert from 'node:assert';
 import { EXTENTS_PER_REGION } from '../../common/units.js';
@@ -38,7 +40,8 @@ export class DirtyRegions {
     this.#unproven = new Uint32Array(this.count * WORDS);
   }
 
-  /** A mark that was found at open. @param proven the replica was closed in order: its checksums are true */
+  /** A mark that was found at open. @param proven the replica was closed in order: its checksums
+   *  are true */
   inherit(region: number, proven: boolean): void {
     assert(this.state[region] === REGION_CLEAN);
     this.state[region] = REGION_DIRTY;

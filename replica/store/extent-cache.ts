@@ -1,10 +1,12 @@
 /**
- * Extent records in memory: fixed slots in one slab, shared by the replicas of a disk, no object per extent.
+ * Extent records in memory: fixed slots in one slab, shared by the replicas of a disk, no object
+ * per extent.
  *
  * Invariants:
- * - A slot is free, or belongs to one extent of one owner. A pinned slot is never evicted; a slot whose record is newer
- *   than the metadata (DIRTY) is written back before it is evicted, and stays pinned until that batch has resolved, so
- *   that whoever loads the record later finds it in the metadata.
+ * - A slot is free, or belongs to one extent of one owner. A pinned slot is never evicted; a slot
+ *   whose record is newer than the metadata (DIRTY) is written back before it is evicted, and stays
+ *   pinned until that batch has resolved, so that whoever loads the record later finds it in the
+ *   metadata.
  * - Eviction is second chance (CLOCK), clean slots first.
  */
 import assert from 'node:assert';
@@ -12,9 +14,11 @@ import { blankRecord, SLOT_BYTES } from './extent-record.js';
 import type { StoreCounters } from './store-counters.js';
 
 export interface SlotOwner {
-  /** Stores the records of the given slots; resolves when they are in the metadata. Rejects if the store fails. */
+  /** Stores the records of the given slots; resolves when they are in the metadata. Rejects if the
+   *  store fails. */
   writeBack(slots: readonly number[]): Promise<void>;
-  /** The slot no longer holds this extent; the owner may have given the extent another slot before. */
+  /** The slot no longer holds this extent; the owner may have given the extent another slot
+   *  before. */
   evicted(extent: number, slot: number): void;
 }
 
@@ -78,7 +82,8 @@ export class ExtentCache {
     return this.#pins[slot] ?? 0;
   }
 
-  /** A blank slot for `extent`, pinned once. The caller makes sure that the extent has no slot yet. */
+  /** A blank slot for `extent`, pinned once. The caller makes sure that the extent has no slot
+   *  yet. */
   async acquire(owner: SlotOwner, extent: number): Promise<number> {
     for (;;) {
       const slot = this.#free.pop() ?? this.#evictClean();

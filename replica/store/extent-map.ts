@@ -1,4 +1,5 @@
-/** Physical extent of each extent of a volume, or -1: four bytes per extent, in chunks that exist only where used. */
+/** Physical extent of each extent of a volume, or -1: four bytes per extent, in chunks that exist
+ *  only where used. */
 import assert from 'node:assert';
 
 const CHUNK_EXTENTS = 16384;

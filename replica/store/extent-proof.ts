@@ -1,9 +1,10 @@
 /**
  * After an unclean stop: makes the record of one extent true again, from what the device holds.
  *
- * Present blocks: their checksums in memory were lost with the process, so they are computed anew; whether the content
- * is the right one is for the comparison with other replicas to say. Absent blocks: a write that died before its present
- * bit was stored may have left bytes there; they are zeroed, so that they never come back as the content of a later write.
+ * Present blocks: their checksums in memory were lost with the process, so they are computed anew;
+ * whether the content is the right one is for the comparison with other replicas to say. Absent
+ * blocks: a write that died before its present bit was stored may have left bytes there; they are
+ * zeroed, so that they never come back as the content of a later write.
  */
 import { BLOCK_SIZE, BLOCKS_PER_EXTENT, KIB } from '../../common/units.js';
 import { crc32cBlocks, ZERO_BLOCK_CRC } from '../../native/index.js';
@@ -14,7 +15,8 @@ import type { StoreContext } from './store-context.js';
 const PIECE_BLOCKS = (256 * KIB) / BLOCK_SIZE;
 
 /** @param extent its pinned slot and its place; nothing is written to it meanwhile
- *  @throws StorageError IO_ERROR | OVERLOADED; the record is unchanged or partly true, and still unproven */
+ *  @throws StorageError IO_ERROR | OVERLOADED; the record is unchanged or partly true, and still
+ *    unproven */
 export async function proveExtent(
   context: StoreContext,
   extent: { readonly slot: number; readonly physical: number },

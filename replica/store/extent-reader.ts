@@ -1,4 +1,5 @@
-/** Reads and allocation runs of one replica. Absent blocks are zeroes by their record, whatever the device holds there. */
+/** Reads and allocation runs of one replica. Absent blocks are zeroes by their record, whatever the
+ *  device holds there. */
 import type { AlignedBuffer } from '../../common/block-device.js';
 import { StorageError } from '../../common/errors.js';
 import { BLOCK_SIZE, BLOCKS_PER_EXTENT, EXTENT_SIZE } from '../../common/units.js';
@@ -205,7 +206,8 @@ export class ExtentReader {
     }
   }
 
-  /** Present blocks by their place on the device: runs that follow each other there and in the request are one. */
+  /** Present blocks by their place on the device: runs that follow each other there and in the
+   *  request are one. */
   #presentRuns(pieces: readonly Piece[]): Array<{ at: number; count: number; place: number }> {
     const { cache } = this.#context.disk;
     const runs: Array<{ at: number; count: number; place: number }> = [];
@@ -227,7 +229,8 @@ export class ExtentReader {
     return runs;
   }
 
-  /** Reads the runs and zeroes what is between them. All reads have settled when it returns or throws. */
+  /** Reads the runs and zeroes what is between them. All reads have settled when it returns or
+   *  throws. */
   async #fillFrom(
     runs: ReadonlyArray<{ at: number; count: number; place: number }>,
     data: AlignedBuffer,

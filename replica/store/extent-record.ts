@@ -1,9 +1,11 @@
 /**
- * The extent record: the same bytes in the cache and in the metadata (docs/on-disk-format.md#extent-record).
+ * The extent record: the same bytes in the cache and in the metadata
+ * (docs/on-disk-format.md#extent-record).
  *
- * One layer exists so far, so an absent block reads as zeroes and the zero bitmap stays empty. Two facts keep that true
- * over a loss of power: a block's present bit is stored only after its data is in the device, and an absent block of an
- * allocated extent holds zeroes on the device, so that a present bit that outlives its data shows zeroes and no old bytes.
+ * One layer exists so far, so an absent block reads as zeroes and the zero bitmap stays empty. Two
+ * facts keep that true over a loss of power: a block's present bit is stored only after its data is
+ * in the device, and an absent block of an allocated extent holds zeroes on the device, so that a
+ * present bit that outlives its data shows zeroes and no old bytes.
  */
 import assert from 'node:assert';
 import { BLOCKS_PER_EXTENT } from '../../common/units.js';

@@ -2,10 +2,12 @@
  * The extent records of one replica: found in the cache, loaded from the metadata, made, stored.
  *
  * Invariants:
- * - An extent has at most one slot. It is loaded or made once, however many callers ask at the same time.
- * - Records that changed in one turn are stored by one batch; a slot stays pinned until its batch has resolved.
- * - A record of an extent that may have been written before an unclean stop is used only after its checksums were
- *   recomputed from the device, once, except for raw reads (SLOT_UNPROVEN).
+ * - An extent has at most one slot. It is loaded or made once, however many callers ask at the same
+ *   time.
+ * - Records that changed in one turn are stored by one batch; a slot stays pinned until its batch
+ *   has resolved.
+ * - A record of an extent that may have been written before an unclean stop is used only after its
+ *   checksums were recomputed from the device, once, except for raw reads (SLOT_UNPROVEN).
  */
 import assert from 'node:assert';
 import { StorageError } from '../../common/errors.js';
@@ -57,9 +59,10 @@ export class ExtentRecords implements SlotOwner {
     return this.#slots.get(extent);
   }
 
-  /** The pinned slot of an extent; undefined if the extent has no record and `create` is false. A made one has a physical
-   *  extent and no block. With `prove` its checksums are true.
-   *  @throws StorageError NO_SPACE | IO_ERROR | OVERLOADED | CORRUPT_METADATA (the store has failed then) */
+  /** The pinned slot of an extent; undefined if the extent has no record and `create` is false. A
+   *  made one has a physical extent and no block. With `prove` its checksums are true.
+   *  @throws StorageError NO_SPACE | IO_ERROR | OVERLOADED | CORRUPT_METADATA (the store has failed
+   *    then) */
   async acquire(
     extent: number,
     want: { create: boolean; prove: boolean },
@@ -90,8 +93,8 @@ export class ExtentRecords implements SlotOwner {
     }
   }
 
-  /** Unpins; a slot that was made and never used goes back with its physical extent. After a failure nobody knows whether
-   *  something was written there: then the extent stays taken. */
+  /** Unpins; a slot that was made and never used goes back with its physical extent. After a
+   *  failure nobody knows whether something was written there: then the extent stays taken. */
   unpinUnused(slot: number): void {
     const { cache } = this.#context.disk;
     const extent = cache.extentOf(slot);
@@ -117,7 +120,8 @@ export class ExtentRecords implements SlotOwner {
     return anySet(slab, slot * SLOT_BYTES + PRESENT_AT, 0, BLOCKS_PER_EXTENT);
   }
 
-  /** The record in memory is newer than the stored one; it will be stored when evicted, cleaned or closed. */
+  /** The record in memory is newer than the stored one; it will be stored when evicted, cleaned or
+   *  closed. */
   noteChanged(slot: number): void {
     const { flags } = this.#context.disk.cache;
     flags[slot] = (flags[slot] ?? 0) | SLOT_DIRTY;
@@ -166,8 +170,9 @@ export class ExtentRecords implements SlotOwner {
     cache.flags[slot] = ((cache.flags[slot] ?? 0) | SLOT_STORED) & ~(SLOT_DIRTY | SLOT_QUEUED);
   }
 
-  /** Takes an extent out of the volume if its caller alone holds it: from now on it reads as absent and a new write makes it
-   *  anew. The caller passes the slot to `putFreed`, which also gives it up. */
+  /** Takes an extent out of the volume if its caller alone holds it: from now on it reads as absent
+   *  and a new write makes it anew. The caller passes the slot to `putFreed`, which also gives it
+   *  up. */
   detach(slot: number): boolean {
     const { cache } = this.#context.disk;
     const extent = cache.extentOf(slot);

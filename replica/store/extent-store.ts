@@ -148,8 +148,9 @@ export class ExtentStore implements ReplicaStore {
     return this.#context.regions.numbers();
   }
 
-  /** Refuses new operations and waits for the ones in flight. With `save` everything is on stable storage when it resolves,
-   *  and the records in the cache are stored. @throws StorageError (only with `save`) */
+  /** Refuses new operations and waits for the ones in flight. With `save` everything is on stable
+   *  storage when it resolves, and the records in the cache are stored. @throws StorageError (only
+   *  with `save`) */
   async close(options: { save: boolean }): Promise<void> {
     await this.#context.close();
     const { disk } = this.#context;

@@ -1,9 +1,10 @@
 /**
  * Trim: blocks become absent and read as zeroes (N4).
  *
- * A wholly trimmed extent leaves the volume and its physical extent is freed (P9). Blocks trimmed out of an extent that
- * stays are zeroed on the device before their bits go: a present bit that a later write stores, and whose data a power cut
- * takes, must show zeroes and not the old content. Space in sparse files and thin devices goes back both ways.
+ * A wholly trimmed extent leaves the volume and its physical extent is freed (P9). Blocks trimmed
+ * out of an extent that stays are zeroed on the device before their bits go: a present bit that a
+ * later write stores, and whose data a power cut takes, must show zeroes and not the old content.
+ * Space in sparse files and thin devices goes back both ways.
  */
 import { toStorageError } from '../../common/errors.js';
 import {
@@ -33,7 +34,8 @@ export class ExtentTrimmer {
     this.#records = records;
   }
 
-  /** @see ReplicaStore.trim; the range was checked. Regions without any extent in the range are not touched. */
+  /** @see ReplicaStore.trim; the range was checked. Regions without any extent in the range are not
+   *    touched. */
   async trim(offsetBytes: number, lengthBytes: number): Promise<void> {
     const context = this.#context;
     context.enter();
@@ -95,7 +97,8 @@ export class ExtentTrimmer {
     }
   }
 
-  /** On the device, then in the record. One operation: what lies between present blocks is zero already. */
+  /** On the device, then in the record. One operation: what lies between present blocks is zero
+   *  already. */
   async #zeroBlocks(slot: number, first: number, count: number): Promise<void> {
     const context = this.#context;
     const { cache, device } = context.disk;

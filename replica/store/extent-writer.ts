@@ -1,9 +1,10 @@
 /**
  * Writes of one replica.
  *
- * The steady state is `overwrite`: every block is present, its region is marked, its record is in the cache. Then a write is
- * one device operation and an update in memory. Everything else takes the long way: mark (P1), make or load records, wait
- * for overlapping writes, write the data, and only then store the present bits, before the caller hears of it.
+ * The steady state is `overwrite`: every block is present, its region is marked, its record is in
+ * the cache. Then a write is one device operation and an update in memory. Everything else takes
+ * the long way: mark (P1), make or load records, wait for overlapping writes, write the data, and
+ * only then store the present bits, before the caller hears of it.
  */
 import type { AlignedBuffer } from '../../common/block-device.js';
 import { toStorageError } from '../../common/errors.js';
@@ -80,7 +81,8 @@ export class ExtentWriter {
     const { extent, slot, first, count } = range;
     const region = extent >>> 6;
     const { inFlight } = context.regions;
-    // The caller may reuse `checksums` once this returns; one block is the common case and needs no copy on the heap.
+    // The caller may reuse `checksums` once this returns; one block is the common case and needs no
+    // copy on the heap.
     const single = checksums.readUInt32LE(0);
     const many = count === 1 ? undefined : Buffer.from(checksums);
     context.enter();
@@ -161,7 +163,8 @@ export class ExtentWriter {
     return slot;
   }
 
-  /** Resolves when no other write is in flight on any block of the spans, and they are this write's. */
+  /** Resolves when no other write is in flight on any block of the spans, and they are this
+   *  write's. */
   async #claimBlocks(spans: readonly Span[]): Promise<void> {
     const records = this.#records;
     const { slab } = this.#context.disk.cache;
@@ -209,7 +212,8 @@ export class ExtentWriter {
     context.checkFailure();
   }
 
-  /** A device without space is no failure if the blocks were absent and can be made zeroes again. */
+  /** A device without space is no failure if the blocks were absent and can be made zeroes
+   *  again. */
   async #writeFailed(spans: readonly Span[], reason: unknown): Promise<never> {
     const context = this.#context;
     const error = toStorageError(reason, `write to volume ${context.identity.volume}`);
@@ -238,7 +242,8 @@ export class ExtentWriter {
     }
   }
 
-  /** The data is in the device: records the checksums, and stores the records where a block became present. */
+  /** The data is in the device: records the checksums, and stores the records where a block became
+   *  present. */
   async #storeSpans(spans: readonly Span[], checksums: Buffer): Promise<void> {
     const { cache } = this.#context.disk;
     const stored: Array<Promise<void>> = [];

@@ -1,6 +1,6 @@
 /**
- * Keys of the metadata: one prefix byte, then big-endian numbers, so that byte order is numeric order
- * (docs/on-disk-format.md#keys).
+ * Keys of the metadata: one prefix byte, then big-endian numbers, so that byte order is numeric
+ * order (docs/on-disk-format.md#keys).
  */
 import assert from 'node:assert';
 import type { KvRange } from './kv.js';

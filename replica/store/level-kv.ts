@@ -1,9 +1,10 @@
 /**
  * The metadata store over LevelDB.
  *
- * LevelDB starts a new log file when its memory table is full and closes the old one without a sync. A synced batch in the
- * new log would then be durable before older batches in the old one. So after a synced batch every older log that may
- * still hold such batches is synced too, by name; one that is gone has been compacted into synced tables.
+ * LevelDB starts a new log file when its memory table is full and closes the old one without a
+ * sync. A synced batch in the new log would then be durable before older batches in the old one. So
+ * after a synced batch every older log that may still hold such batches is synced too, by name; one
+ * that is gone has been compacted into synced tables.
  */
 import { open, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -132,7 +133,8 @@ class LevelKv implements Kv {
   }
 }
 
-/** LevelDB makes a good database out of a damaged directory too easily; what must be there is looked for first. */
+/** LevelDB makes a good database out of a damaged directory too easily; what must be there is
+ *  looked for first. */
 async function checkFiles(directory: string): Promise<void> {
   let names: string[];
   try {

@@ -1,9 +1,11 @@
 /**
- * Puts all changes of a disk's metadata into one sequence of batches: one in flight, everything else waits for the next.
+ * Puts all changes of a disk's metadata into one sequence of batches: one in flight, everything
+ * else waits for the next.
  *
  * Invariants:
  * - Changes of one `submit` are in one batch, and batches are applied in the order of the calls.
- * - A change is built when its batch is, so it carries what is true then and not when it was asked for.
+ * - A change is built when its batch is, so it carries what is true then and not when it was asked
+ *   for.
  * - Freed physical extents are handed over only after their batch, or a later one, was synced (P9).
  * - After one failed batch nothing is ever written again (P8).
  */
@@ -26,7 +28,8 @@ export class BatchBuilder {
     this.#sums = sums;
   }
 
-  /** @param oldSeal seal of the value that is stored now; undefined if none is. Returns the new seal. */
+  /** @param oldSeal seal of the value that is stored now; undefined if none is. Returns the new
+   *    seal. */
   put(scope: number, key: Buffer, body: Buffer, oldSeal: number | undefined): number {
     const { value, crc } = seal(key, body);
     this.putSealed(scope, key, { value, crc }, oldSeal);
@@ -125,8 +128,9 @@ export class MetadataWriter {
     return this.#freed.length;
   }
 
-  /** `fill` is called when the batch is built, possibly within this turn. Resolves when the batch is in the operating
-   *  system, with `sync` on stable storage. @throws StorageError of the first failed batch */
+  /** `fill` is called when the batch is built, possibly within this turn. Resolves when the batch
+   *  is in the operating system, with `sync` on stable storage. @throws StorageError of the first
+   *  failed batch */
   submit(fill: Fill, options: { sync: boolean }): Promise<void> {
     if (this.#failure !== undefined) return Promise.reject(this.#failure);
     return new Promise((resolve, reject) => {

@@ -1,6 +1,6 @@
 /**
- * Cleaning of a region (P2): one synced batch names the content of every extent that was written, stores its checksums and
- * removes the dirty mark.
+ * Cleaning of a region (P2): one synced batch names the content of every extent that was written,
+ * stores its checksums and removes the dirty mark.
  */
 import { StorageError, toStorageError } from '../../common/errors.js';
 import { REGION_CLEAN, REGION_DIRTY } from './dirty-regions.js';

@@ -1,4 +1,5 @@
-/** Lets writes, trims and zeroes into a region: marks it durably first (P1), and holds them off while it is cleaned (P2). */
+/** Lets writes, trims and zeroes into a region: marks it durably first (P1), and holds them off
+ *  while it is cleaned (P2). */
 
 import { REGION_CLEAN, REGION_DIRTY } from './dirty-regions.js';
 import { dirtyMarkKey } from './keys.js';
@@ -13,8 +14,9 @@ export function sealedMark(key: Buffer): { value: Buffer; crc: number } {
   return seal(key, MARK_BODY);
 }
 
-/** Resolves when the region has a durable dirty mark and this caller is counted in; pair with `leaveRegion`.
- *  Many regions and callers share one synced batch. @throws StorageError (the disk has failed then) */
+/** Resolves when the region has a durable dirty mark and this caller is counted in; pair with
+ *  `leaveRegion`. Many regions and callers share one synced batch. @throws StorageError (the disk
+ *  has failed then) */
 export async function enterRegion(context: StoreContext, region: number): Promise<void> {
   const { regions } = context;
   while (regions.state[region] !== REGION_DIRTY) {

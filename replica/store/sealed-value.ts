@@ -1,6 +1,6 @@
 /**
- * Every value of the metadata ends with a crc32c over its key and its body, so that neither a changed value nor a
- * value under another key is ever believed (R7).
+ * Every value of the metadata ends with a crc32c over its key and its body, so that neither a
+ * changed value nor a value under another key is ever believed (R7).
  */
 import { crc32c } from '../../native/index.js';
 
@@ -35,7 +35,8 @@ export function checkSeal(key: Buffer, value: Buffer): number | undefined {
   return crc === value.readUInt32LE(bodyBytes) ? crc : undefined;
 }
 
-/** Parses a sealed JSON object with a leading format byte; undefined: corrupt or of another format. */
+/** Parses a sealed JSON object with a leading format byte; undefined: corrupt or of another
+ *  format. */
 export function openJson(key: Buffer, value: Buffer, format: number): unknown {
   if (checkSeal(key, value) === undefined || value[0] !== format) return undefined;
   try {

@@ -1,8 +1,10 @@
 /**
- * A sum over the seals of all records of one scope, stored with every batch that changes one of them.
+ * A sum over the seals of all records of one scope, stored with every batch that changes one of
+ * them.
  *
- * It proves at open that no record is missing, old or surplus: LevelDB drops damaged parts of its log silently,
- * and a record that is not there would read as zeroes. Scope 0 is the disk's own records, others are replica numbers.
+ * It proves at open that no record is missing, old or surplus: LevelDB drops damaged parts of its
+ * log silently, and a record that is not there would read as zeroes. Scope 0 is the disk's own
+ * records, others are replica numbers.
  */
 import { readU64, writeU64 } from './extent-record.js';
 import { sumKey } from './keys.js';

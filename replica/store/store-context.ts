@@ -1,4 +1,5 @@
-/** What the parts of one replica's store share: the disk below it, its maps, and whether it has failed. */
+/** What the parts of one replica's store share: the disk below it, its maps, and whether it has
+ *  failed. */
 import type { BlockDevice, BufferPool } from '../../common/block-device.js';
 import { StorageError } from '../../common/errors.js';
 import type { Logger } from '../../common/log.js';

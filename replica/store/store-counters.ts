@@ -1,4 +1,5 @@
-/** Plain counters of a store, exported as metrics by the daemon. They only grow; a reader takes differences. */
+/** Plain counters of a store, exported as metrics by the daemon. They only grow; a reader takes
+ *  differences. */
 export class StoreCounters {
   reads = 0;
   writes = 0;

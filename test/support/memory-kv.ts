@@ -1,4 +1,5 @@
-/** A Kv in memory that can lose power: what was synced stays, what was not goes, as a whole or in part. */
+/** A Kv in memory that can lose power: what was synced stays, what was not goes, as a whole or in
+ *  part. */
 import { StorageError } from '../../common/errors.js';
 import type { Kv, KvEntry, KvOp, KvRange, OpenKv } from '../../replica/store/kv.js';
 
@@ -31,7 +32,8 @@ export class MemoryKvDisk {
     return this.#pending.length;
   }
 
-  /** The machine lost power: keeps the first `keep` unsynced batches. The open database, if any, is dead. */
+  /** The machine lost power: keeps the first `keep` unsynced batches. The open database, if any, is
+   *  dead. */
   powerCut(keep = 0): void {
     this.kill();
     const state = new Map(this.#durable);
@@ -61,12 +63,15 @@ export class MemoryKvDisk {
 /** Directories by path, and the OpenKv that opens them. */
 export class MemoryKvHome {
   readonly disks = new Map<string, MemoryKvDisk>();
+  /** given to databases that are made from now on */
+  beforeBatch: MemoryKvDisk['beforeBatch'];
 
   readonly openKv: OpenKv = async (directory, { create }) => {
     let disk = this.disks.get(directory);
     if (create) {
       if (disk !== undefined) throw new StorageError('ALREADY_EXISTS', directory);
       disk = new MemoryKvDisk();
+      disk.beforeBatch = this.beforeBatch;
       this.disks.set(directory, disk);
     }
     if (disk === undefined) throw new StorageError('DISK_MISMATCH', `${directory} is missing`);

@@ -8,7 +8,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { BLOCK_SIZE, MIB, REGION_SIZE } from '../../../common/units.js';
-import type { Fate } from '../../support/memory-device.js';
+import { type Fate, seededRandom } from '../../support/memory-device.js';
 import { StoreBed, stamped } from './store-bed.js';
 
 /** Windows of the volume that are used: extent edges, a region edge, the end. */
@@ -44,7 +44,8 @@ const step: fc.Arbitrary<Step> = fc.oneof(
       count: fc.integer({ min: 1, max: 3 }),
     }),
   },
-  { weight: 3, arbitrary: fc.record({ op: fc.constantFrom('flush', 'read', 'reopen') }) },
+  { weight: 4, arbitrary: fc.record({ op: fc.constant('flush' as const) }) },
+  { weight: 1, arbitrary: fc.record({ op: fc.constantFrom('read', 'reopen') }) },
   {
     weight: 2,
     arbitrary: fc.record({
@@ -60,7 +61,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     }),
   },
   {
-    weight: 2,
+    weight: 4,
     arbitrary: fc.record({
       op: fc.constant('power' as const),
       inFlight: fc.integer({ min: 0, max: 6 }),
@@ -122,7 +123,18 @@ class Run {
   readonly #contents = new Map<Value, Buffer>([[0, Buffer.alloc(BLOCK_SIZE)]]);
 
   constructor(seed: number) {
-    this.bed = new StoreBed({ diskBytes: 14 * MIB, volumeBytes: VOLUME_BYTES, seed });
+    // Answers take a random number of turns, so that crashes fall between any two of them.
+    const random = seededRandom(seed + 7);
+    const later = async (most: number): Promise<void> => {
+      for (let n = Math.floor(random() * most); n >= 0; n -= 1) await turn();
+    };
+    this.bed = new StoreBed({
+      diskBytes: 14 * MIB,
+      volumeBytes: VOLUME_BYTES,
+      seed,
+      disk: { answerAfter: () => later(4) },
+    });
+    this.bed.kvs.beforeBatch = () => later(4);
   }
 
   async step(step: Step): Promise<void> {
@@ -197,7 +209,7 @@ class Run {
       const operation = this.operation({ op, window, at: window * 3, blocks: 12 + window * 5 });
       work.push(operation.catch(() => undefined));
     }
-    if (step.inFlight > 0) for (let n = 0; n < this.#stamp % 17; n += 1) await turn();
+    if (step.inFlight > 0) for (let n = 0; n < this.#stamp % 23; n += 1) await turn();
     if (step.op === 'kill') await bed.kill();
     else await bed.powerCut(step.fate, step.kept);
     await Promise.all(work);
@@ -219,7 +231,8 @@ class Run {
           const want = [...allowed].join(' or ');
           throw new Error(`block ${block} begins ${content.readUInt32LE(0)}, want ${want}`);
         }
-        this.model.current.set(block, found);
+        // After a kill an unanswered write that is there counts as acknowledged; flushing it is the engine's part (P5).
+        if (found !== this.model.get(block)) this.model.acknowledge(block, found);
         if (powerCut) this.model.candidates.delete(block);
       }
     }
@@ -255,7 +268,7 @@ describe('F1, F3, D1, N4: a replica that is killed and loses power', () => {
   it(`holds what the model allows (SEED=${seed} RUNS=${numRuns})`, async () => {
     await fc.assert(
       fc.asyncProperty(
-        fc.array(step, { minLength: 5, maxLength: 40 }),
+        fc.array(step, { minLength: 15, maxLength: 40, size: 'max' }),
         fc.integer({ min: 1, max: 1 << 30 }),
         play,
       ),

@@ -3,10 +3,17 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pino from 'pino';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { BlockDevice } from '../../../common/block-device.js';
 import { SystemClock } from '../../../common/clock.js';
 import { BLOCK_SIZE, MIB } from '../../../common/units.js';
-import { createBufferPool } from '../../../native/index.js';
-import { type Disk, type DiskOptions, openDisk } from '../../../replica/disk/disk.js';
+import { createBufferPool, openBlockDevice } from '../../../native/index.js';
+import {
+  type Disk,
+  type DiskOptions,
+  openDisk,
+  type ReplicaHandle,
+} from '../../../replica/disk/disk.js';
+import type { ReplicaStore } from '../../../replica/replica-store.js';
 import { missing } from '../../support/host.js';
 import { LoopDevice } from '../../support/loop-device.js';
 import { checksumsOf, stamped } from './store-bed.js';
@@ -43,15 +50,19 @@ function options(path: string, sizeBytes?: number): DiskOptions {
   };
 }
 
-async function openVolume(path: string, sizeBytes?: number) {
+async function openVolume(path: string, sizeBytes?: number): Promise<ReplicaHandle> {
   disk = await openDisk(options(path, sizeBytes));
-  await disk.createReplica({
+  return await makeVolume(disk);
+}
+
+async function makeVolume(on: Disk): Promise<ReplicaHandle> {
+  await on.createReplica({
     volume: 'v1',
     sizeBytes: 128 * MIB,
     replicaId: 'r1',
     membership: { epoch: 1, generation: 1, members: [] },
   });
-  return await disk.openReplica('v1');
+  return await on.openReplica('v1');
 }
 
 function filled(content: Buffer) {
@@ -110,44 +121,58 @@ for (const place of places) {
   });
 }
 
-describe('cost', () => {
-  it('an overwrite costs few microseconds of our own (printed)', async () => {
-    const idle = {
-      path: 'idle',
-      kind: 'memory' as const,
-      sizeBytes: 64 * MIB,
-      sectorSize: 4096,
-      read: async (_at: number, view: Buffer) => void view.fill(0),
-      write: () => Promise.resolve(),
-      flush: () => Promise.resolve(),
-      discard: () => Promise.resolve(),
-      writeZeroes: () => Promise.resolve(),
-      close: () => Promise.resolve(),
-    };
-    const { store } = await openVolume(join(directory, 'disk.img'), 64 * MIB);
-    void idle;
-    const content = stamped(1, 256);
-    for (let n = 0; n < 32; n += 1)
-      await store.write(n * MIB, filled(content), checksumsOf(content));
-    const block = stamped(5, 1);
-    const checksums = checksumsOf(block);
-    const rounds = 400;
-    const depth = 64;
-    const cpu = process.cpuUsage();
-    const begin = performance.now();
-    for (let round = 0; round < rounds; round += 1) {
-      const work: Array<Promise<void>> = [];
-      for (let n = 0; n < depth; n += 1) {
-        const at = ((round * 7919 + n * 104729) % (32 * 256)) * BLOCK_SIZE;
-        work.push(store.write(at, pool.acquire(BLOCK_SIZE), checksums));
-      }
-      await Promise.all(work);
-    }
-    const us = ((performance.now() - begin) * 1000) / (rounds * depth);
-    const used = process.cpuUsage(cpu);
-    const cpuUs = (used.user + used.system) / (rounds * depth);
-    console.log(
-      `overwrite 4 KiB, depth ${depth}: ${us.toFixed(2)} us wall, ${cpuUs.toFixed(2)} us cpu`,
-    );
+describe('cost of an overwrite in the steady state', () => {
+  /** A device that does nothing: what is left is ours. */
+  const idle = (device: BlockDevice): BlockDevice => ({
+    path: device.path,
+    kind: device.kind,
+    sizeBytes: device.sizeBytes,
+    sectorSize: device.sectorSize,
+    read: (at, view) => device.read(at, view),
+    write: () => Promise.resolve(),
+    flush: () => device.flush(),
+    discard: () => Promise.resolve(),
+    writeZeroes: () => Promise.resolve(),
+    close: () => device.close(),
   });
+
+  for (const [name, wrap] of [
+    ['no device', idle],
+    ['a file', (device: BlockDevice) => device],
+  ] as const) {
+    it(`4 KiB at depth 64 on ${name} (printed)`, async () => {
+      const base = options(join(directory, 'disk.img'), 64 * MIB);
+      disk = await openDisk({
+        ...base,
+        openDevice: async (path) => wrap(await openBlockDevice(path, { exclusive: true })),
+      });
+      const { store } = await makeVolume(disk);
+      const full = stamped(1, 256);
+      for (let n = 0; n < 32; n += 1) await store.write(n * MIB, filled(full), checksumsOf(full));
+      const { kvBatches, deviceWrites } = disk.counters;
+      const rounds = name === 'a file' ? 300 : 1500;
+      await overwrite(store, 100);
+      const before = process.cpuUsage();
+      await overwrite(store, rounds);
+      const used = process.cpuUsage(before);
+      const us = (used.user + used.system) / (rounds * DEPTH);
+      console.log(`overwrite of 4 KiB on ${name}: ${us.toFixed(2)} us of CPU`);
+      expect(disk.counters.kvBatches).toBe(kvBatches);
+      expect(disk.counters.deviceWrites - deviceWrites).toBe((rounds + 100) * DEPTH);
+    });
+  }
 });
+
+const DEPTH = 64;
+
+async function overwrite(store: ReplicaStore, rounds: number): Promise<void> {
+  const checksums = checksumsOf(stamped(5, 1));
+  const work: Array<Promise<void>> = [];
+  for (let round = 0; round < rounds; round += 1) {
+    for (let n = 0; n < DEPTH; n += 1) {
+      const at = ((round * 7919 + n * 104729) % (32 * 256)) * BLOCK_SIZE;
+      work[n] = store.write(at, pool.acquire(BLOCK_SIZE), checksums);
+    }
+    await Promise.all(work);
+  }
+}
