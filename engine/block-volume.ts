@@ -1,7 +1,8 @@
 /**
  * The seam between frontends and the data path: an attached volume as a frontend sees it.
  *
- * NBD, FUSE, ublk speak to this and nothing else of the engine. Rules N1-N5, D1, D2 hold for every call.
+ * NBD, FUSE, ublk speak to this and nothing else of the engine. Rules N1-N5, D1, D2 hold for every
+ * call.
  */
 
 export interface ReadResult {
@@ -21,15 +22,17 @@ export interface WriteOptions {
   readonly fua: boolean;
 }
 
-/** Every offset and length is a safe integer in bytes, any alignment (edges are read, merged and widened inside).
- *  Errors of all calls: StorageError OUT_OF_RANGE (past the end; nothing was done) | READ_ONLY | NO_REPLICA | IO_ERROR |
- *  CORRUPT_BLOCK | NO_SPACE | IO_INDETERMINATE | DEADLINE | CLOSED. */
+/** Every offset and length is a safe integer in bytes, any alignment (edges are read, merged and
+ *  widened inside). Errors of all calls: StorageError OUT_OF_RANGE (past the end; nothing was done)
+ *  | READ_ONLY | NO_REPLICA | IO_ERROR | CORRUPT_BLOCK | NO_SPACE | IO_INDETERMINATE | DEADLINE |
+ *  CLOSED. */
 export interface BlockVolume {
   readonly name: string;
   readonly sizeBytes: number;
   readonly readOnly: boolean;
-  /** Admission for a request that carries or will return `lengthBytes`: resolves when it may be read from the
-   *  socket or started. The units must be given back with `leave`. Bounds memory: 64 MiB and 1024 requests by default. */
+  /** Admission for a request that carries or will return `lengthBytes`: resolves when it may be
+   *  read from the socket or started. The units must be given back with `leave`. Bounds memory: 64
+   *  MiB and 1024 requests by default. */
   enter(lengthBytes: number): Promise<void> | undefined;
   leave(lengthBytes: number): void;
   read(offsetBytes: number, lengthBytes: number): Promise<ReadResult>;
@@ -49,7 +52,8 @@ export interface BlockVolume {
     lengthBytes: number,
     options: WriteOptions & { readonly noHole: boolean },
   ): Promise<void>;
-  /** Runs from `offsetBytes`, at least one, merged, together at most `lengthBytes` and at most `runsMax` runs. */
+  /** Runs from `offsetBytes`, at least one, merged, together at most `lengthBytes` and at most
+   *  `runsMax` runs. */
   blockStatus(offsetBytes: number, lengthBytes: number, runsMax: number): Promise<StatusRun[]>;
   /** Calls back when the size has grown; returns the unsubscribe function. */
   onResize(listener: (sizeBytes: number) => void): () => void;

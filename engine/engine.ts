@@ -1,5 +1,6 @@
 /**
- * One engine: an opened volume with its links, and what keeps it going (deadlines, cleaning, membership).
+ * One engine: an opened volume with its links, and what keeps it going (deadlines, cleaning,
+ * membership).
  *
  * Everything here is wiring; the decisions are in `core/` and `standalone/open-plan.ts`.
  */
@@ -86,8 +87,9 @@ export class Engine {
   readonly #background = new Gate('background work');
   #nextId = 0;
   #ticker: Timer | undefined;
-  /** From the first record of this tenure on: before it a lost member ends the start, it is not excluded. Its exclusion would
-   *  end the in-flight windows of the others before they were made equal (P5). */
+  /** From the first record of this tenure on: before it a lost member ends the start, it is not
+   *  excluded. Its exclusion would end the in-flight windows of the others before they were made
+   *  equal (P5). */
   #serving = false;
   #stopping = false;
   #faultedReason: string | undefined;
@@ -318,7 +320,8 @@ export class Engine {
     });
   }
 
-  /** What the control socket and the CLI show. @param uris of the frontends, which the engine does not know */
+  /** What the control socket and the CLI show. @param uris of the frontends, which the engine does
+   *  not know */
   status(uris: readonly string[]): EngineStatus {
     const replicas = this.#replicaStatus();
     const degraded = replicas.some((r) => r.state !== 'in-sync');
@@ -337,8 +340,9 @@ export class Engine {
     };
   }
 
-  /** Finishes what is under way, flushes, cleans the dirty regions so that the next start compares nothing, closes.
-   *  Frontends must be closed first. Never throws: a stop that cannot clean is as safe as a crash. */
+  /** Finishes what is under way, flushes, cleans the dirty regions so that the next start compares
+   *  nothing, closes. Frontends must be closed first. Never throws: a stop that cannot clean is as
+   *  safe as a crash. */
   async stop(): Promise<void> {
     await this.volume.close();
     await this.#cleaner.stop();

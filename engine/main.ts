@@ -1,4 +1,4 @@
-/** `aurochs engine`: one standalone engine process. Outside contract: design section 10. */
+/** `aurochs engine`: one standalone engine process. Outside contract: docs/operating.md. */
 import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';

@@ -104,7 +104,8 @@ export async function runEngine(
   return code;
 }
 
-/** Attaches the block device. @returns what detaches it; a device in use stays and waits for the next engine */
+/** Attaches the block device. @returns what detaches it; a device in use stays and waits for the
+ *  next engine */
 async function openDevice(
   options: EngineProcessOptions,
   log: Logger,

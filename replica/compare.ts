@@ -1,8 +1,9 @@
 /**
  * Offline comparison of the copies of one volume on stopped disks, block by block.
  *
- * Holds the same locks as a daemon, changes nothing on the disks and not their nonce. Absent blocks are zeroes.
- * Checksums are verified where they must be true: in clean regions, and everywhere on a replica that was closed in order.
+ * Holds the same locks as a daemon, changes nothing on the disks and not their nonce. Absent blocks
+ * are zeroes. Checksums are verified where they must be true: in clean regions, and everywhere on a
+ * replica that was closed in order.
  */
 import { randomBytes } from 'node:crypto';
 import type { BlockDevice, BufferPool } from '../common/block-device.js';
@@ -81,7 +82,8 @@ interface Findings {
   differentBlocks: number;
 }
 
-/** @throws StorageError NOT_FOUND (no disk has the volume) | CONFLICT (sizes differ) | any reason of openDisk | IO_ERROR */
+/** @throws StorageError NOT_FOUND (no disk has the volume) | CONFLICT (sizes differ) | any reason
+ *    of openDisk | IO_ERROR */
 export async function compareReplicas(options: CompareOptions): Promise<CompareReport> {
   const copies: Copy[] = [];
   const without: string[] = [];

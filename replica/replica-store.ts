@@ -1,14 +1,17 @@
 /**
  * The seam between the replica's data service and its disk: one copy of one volume.
  *
- * The data service (stream, epochs, batching) calls this; `replica/store/` implements it over a BlockDevice and level.
+ * The data service (stream, epochs, batching) calls this; `replica/store/` implements it over a
+ * BlockDevice and level.
  */
 import type { AlignedBuffer } from '../common/block-device.js';
 
 export interface StoredRead {
-  /** The data in pool memory, `lengthBytes` of it; the caller owns it and releases it. Undefined: all blocks are zero. */
+  /** The data in pool memory, `lengthBytes` of it; the caller owns it and releases it. Undefined:
+   *  all blocks are zero. */
   readonly data: AlignedBuffer | undefined;
-  /** crc32c per block, little endian u32, `lengthBytes / BLOCK_SIZE` of them; for absent blocks that of 4096 zero bytes. */
+  /** crc32c per block, little endian u32, `lengthBytes / BLOCK_SIZE` of them; for absent blocks
+   *  that of 4096 zero bytes. */
   readonly checksums: Buffer;
 }
 
@@ -17,10 +20,11 @@ export interface MapRun {
   readonly hole: boolean;
 }
 
-/** Offsets and lengths: whole blocks, inside the volume, at most WIRE_IO_BYTES_MAX for read and write.
- *  The engine's range lock keeps overlapping writes apart; the store still never corrupts itself if they overlap.
- *  A failure of device or metadata on a write, trim, zeroes, flush or clean fails the store for good (P8): every later call
- *  throws REPLICA_FAILED until the replica is reopened. A failed read does not. */
+/** Offsets and lengths: whole blocks, inside the volume, at most WIRE_IO_BYTES_MAX for read and
+ *  write. The engine's range lock keeps overlapping writes apart; the store still never corrupts
+ *  itself if they overlap. A failure of device or metadata on a write, trim, zeroes, flush or clean
+ *  fails the store for good (P8): every later call throws REPLICA_FAILED until the replica is
+ *  reopened. A failed read does not. */
 export interface ReplicaStore {
   readonly volume: string;
   readonly replicaId: string;
@@ -29,16 +33,21 @@ export interface ReplicaStore {
   /** Bytes of extents that this replica has allocated on the disk. */
   readonly allocatedBytes: number;
   /** Verifies every present block against its stored checksum.
-   *  With `raw` nothing is verified and the checksums are computed from what was read (comparison after a dirty start).
+   *  With `raw` nothing is verified and the checksums are computed from what was read (comparison
+   *  after a dirty start).
    *  @throws StorageError CORRUPT_BLOCK (details.badBlock: index in the request) | IO_ERROR */
   read(offsetBytes: number, lengthBytes: number, options?: { raw?: boolean }): Promise<StoredRead>;
-  /** Resolves when the write is in the device (not flushed) and metadata that it needed has reached the operating system (it
-   *  survives kill -9). P1: the region's dirty mark is durable before the data write starts.
-   *  @param data      pool memory, a multiple of BLOCK_SIZE; ownership passes to the store, which releases it
-   *  @param checksums little endian u32 per block, already verified by the caller; borrowed only until this call returns
+  /** Resolves when the write is in the device (not flushed) and metadata that it needed has reached
+   *  the operating system (it survives kill -9). P1: the region's dirty mark is durable before the
+   *  data write starts.
+   *  @param data      pool memory, a multiple of BLOCK_SIZE; ownership passes to the store, which
+   *    releases it
+   *  @param checksums little endian u32 per block, already verified by the caller; borrowed only
+   *    until this call returns
    *  @throws NO_SPACE (nothing changed) | IO_ERROR | REPLICA_FAILED */
   write(offsetBytes: number, data: AlignedBuffer, checksums: Buffer): Promise<void>;
-  /** Reads back as zeroes; whole extents are freed (P9: reused only after the metadata is synced). Any length. */
+  /** Reads back as zeroes; whole extents are freed (P9: reused only after the metadata is synced).
+   *  Any length. */
   trim(offsetBytes: number, lengthBytes: number): Promise<void>;
   /** As trim; with `noHole` the blocks are written as zeroes and stay allocated. */
   writeZeroes(
@@ -46,12 +55,14 @@ export interface ReplicaStore {
     lengthBytes: number,
     options: { noHole: boolean },
   ): Promise<void>;
-  /** D1, P8: all resolved writes and metadata are on stable storage. Concurrent calls share device flushes (group commit). */
+  /** D1, P8: all resolved writes and metadata are on stable storage. Concurrent calls share device
+   *  flushes (group commit). */
   flush(): Promise<void>;
   /** Allocation at block precision from metadata alone; runs merged; at most `runsMax`. */
   map(offsetBytes: number, lengthBytes: number, runsMax: number): Promise<MapRun[]>;
-  /** P2: one synced batch stores checksums and `tag` of the region's written extents and removes the dirty mark.
-   *  The caller has held off writes and flushed every member. @param tag {epoch, counter}, never used twice
+  /** P2: one synced batch stores checksums and `tag` of the region's written extents and removes
+   *  the dirty mark. The caller has held off writes and flushed every member. @param tag {epoch,
+   *  counter}, never used twice
    *  @throws CONFLICT if a write in the region is in flight here */
   clean(regionNumber: number, tag: { epoch: number; counter: number }): Promise<void>;
   /** Region numbers with a dirty mark, ascending. */

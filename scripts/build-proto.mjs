@@ -1,5 +1,6 @@
-// Makes proto/generated/messages.{js,d.ts} from proto/*.proto with pbjs, and copies the code to dist/ for the compiled project.
-// Skipped when neither the .proto files nor this script nor the generator changed since the last run (--force: never skipped).
+// Makes proto/generated/messages.{js,d.ts} from proto/*.proto with pbjs, and copies the code to
+// dist/ for the compiled project. Skipped when neither the .proto files nor this script nor the
+// generator changed since the last run (--force: never skipped).
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
@@ -13,7 +14,8 @@ const require = createRequire(import.meta.url);
 const generated = path.join(root, 'proto', 'generated');
 const compiled = path.join(root, 'dist', 'proto', 'generated');
 
-// Encode and decode only: checks are ours (proto/control/), services are registered by hand (proto/control.ts).
+// Encode and decode only: checks are ours (proto/control/), services are registered by hand
+// (proto/control.ts).
 const PBJS_OPTIONS = [
   ...['-t', 'static-module', '-w', 'esm', '--dts', '-r', 'aurochs'],
   ...['--no-delimited', '--no-typeurl', '--no-service', '--no-verify', '--no-convert'],

@@ -1,9 +1,11 @@
 /**
- * Heals blocks that one copy could not serve: rewritten from a good copy, in the background (design section 4, scenario 49).
+ * Heals blocks that one copy could not serve: rewritten from a good copy, in the background (design
+ * section 4, scenario 49).
  *
- * Under the exclusive range lock, so that no newer write can be overwritten by the repair. Bounded: a block is repaired once at
- * a time, at most QUEUE_MAX wait; what does not fit is found again by the next read. A copy that refuses the repair stays as it is:
- * its reads go on failing over, and its write errors exclude it elsewhere.
+ * Under the exclusive range lock, so that no newer write can be overwritten by the repair. Bounded:
+ * a block is repaired once at a time, at most QUEUE_MAX wait; what does not fit is found again by
+ * the next read. A copy that refuses the repair stays as it is: its reads go on failing over, and
+ * its write errors exclude it elsewhere.
  */
 import { type StorageError, toStorageError } from '../../common/errors.js';
 import type { Gate } from '../../common/gate.js';

@@ -1,4 +1,5 @@
-/** Which regions were written and when: what the cleaner may clean once they are idle (P2). Pure. */
+/** Which regions were written and when: what the cleaner may clean once they are idle (P2).
+ *  Pure. */
 import { REGION_SIZE } from '../../common/units.js';
 
 export class DirtyTracker {

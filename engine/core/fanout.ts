@@ -2,11 +2,13 @@
  * Sends every change of the volume to every member and decides when it may be acknowledged.
  *
  * Invariants
- * - All changes of one event-loop turn travel in one message, encoded once, in one order for all members (N3).
- * - An operation is acknowledged only when every member that the durable record names in-sync has acknowledged it (P3):
- *   whoever failed is excluded, durably, before the promise resolves.
+ * - All changes of one event-loop turn travel in one message, encoded once, in one order for all
+ *   members (N3).
+ * - An operation is acknowledged only when every member that the durable record names in-sync has
+ *   acknowledged it (P3): whoever failed is excluded, durably, before the promise resolves.
  * - Bytes on their way are bounded by the members' window; what does not fit waits in order.
- * - `ackedThrough` never passes an operation whose outcome is open: the members remember the later ones (in-flight window).
+ * - `ackedThrough` never passes an operation whose outcome is open: the members remember the later
+ *   ones (in-flight window).
  */
 import assert from 'node:assert';
 import type { Clock } from '../../common/clock.js';
@@ -91,7 +93,8 @@ export class Fanout {
   readonly #bytesWindow: Semaphore;
   readonly #requestWindow: Semaphore;
   #batch: FanoutOp[] = [];
-  /** operations in id order from the oldest open one; the ack horizon moves over its settled head */
+  /** operations in id order from the oldest open one; the ack horizon moves over its settled
+   *  head */
   #open: FanoutOp[] = [];
   #openHead = 0;
   #ackedThrough = 0;
@@ -109,8 +112,10 @@ export class Fanout {
     return this.#ackedThrough;
   }
 
-  /** Resolves once every member has the data (FUA: on stable storage). Whole blocks, at most one extent long.
-   *  @param payload pieces in order; copied before this returns, or while waiting for the window: borrowed until settled
+  /** Resolves once every member has the data (FUA: on stable storage). Whole blocks, at most one
+   *  extent long.
+   *  @param payload pieces in order; copied before this returns, or while waiting for the window:
+   *    borrowed until settled
    *  @throws StorageError NO_SPACE (on every member; nothing changed) | NO_REPLICA | IO_ERROR */
   write(
     offsetBytes: number,
@@ -123,7 +128,8 @@ export class Fanout {
     );
   }
 
-  /** Any other operation that goes to every member: flush, trim, write zeroes, clean. Same promise as `write`. */
+  /** Any other operation that goes to every member: flush, trim, write zeroes, clean. Same promise
+   *  as `write`. */
   command(fields: {
     op: number;
     flags: number;
@@ -210,7 +216,8 @@ export class Fanout {
     const full = failures.filter((f) => f.error.code === 'NO_SPACE');
     const refusedByAll = op.okCount === 0 && full.length > 0;
     for (const { link, error } of failures) {
-      // Full on every member changes nothing anywhere: the client is told, the members stay (scenario 38).
+      // Full on every member changes nothing anywhere: the client is told, the members stay
+      // (scenario 38).
       if (refusedByAll && error.code === 'NO_SPACE') continue;
       keeper.fail(link.replicaId, `${error.code}: ${error.message}`);
       link.break(error);
@@ -252,7 +259,8 @@ export class Fanout {
     this.#openHead = head;
   }
 
-  /** Flush on every member, covering all that was acknowledged before the call (D1, P8). Callers during a flush share the next. */
+  /** Flush on every member, covering all that was acknowledged before the call (D1, P8). Callers
+   *  during a flush share the next. */
   flush(): Promise<void> {
     this.#flushNext ??= this.#flushRunning.then(
       () => this.#startFlush(),

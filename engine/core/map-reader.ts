@@ -1,4 +1,5 @@
-/** Allocation of the volume at block precision, asked of one member (they are equal): NBD block status, sparse copies. */
+/** Allocation of the volume at block precision, asked of one member (they are equal): NBD block
+ *  status, sparse copies. */
 import type { Clock } from '../../common/clock.js';
 import { StorageError } from '../../common/errors.js';
 import { BLOCK_SIZE } from '../../common/units.js';
@@ -15,7 +16,8 @@ export class MapReader {
     readonly copies: () => number,
   ) {}
 
-  /** Runs that cover a prefix of [offset, offset + length), merged, at most `runsMax`. The caller holds the range lock.
+  /** Runs that cover a prefix of [offset, offset + length), merged, at most `runsMax`. The caller
+   *  holds the range lock.
    *  @throws StorageError NO_REPLICA | PROTOCOL_ERROR */
   async status(offsetBytes: number, lengthBytes: number, runsMax: number): Promise<StatusRun[]> {
     const whole = coveringBlocks(offsetBytes, lengthBytes);
@@ -35,7 +37,8 @@ export class MapReader {
   }
 }
 
-/** Decodes {u32 blocks, u32 state} runs, drops `skip` bytes at the front, ends after `lengthBytes`. */
+/** Decodes {u32 blocks, u32 state} runs, drops `skip` bytes at the front, ends after
+ *  `lengthBytes`. */
 function cut(payload: Buffer, skip: number, lengthBytes: number, runsMax: number): StatusRun[] {
   const runs: StatusRun[] = [];
   let left = lengthBytes;

@@ -1,11 +1,13 @@
-/** Performs what the replica set decides: makes each exclusion durable before anything it affects is acknowledged (P3). */
+/** Performs what the replica set decides: makes each exclusion durable before anything it affects
+ *  is acknowledged (P3). */
 import { StorageError, toStorageError } from '../../common/errors.js';
 import type { MembershipChange, MembershipRecord, ReplicaSet } from './replica-set.js';
 
-/** Where membership records live: on the replicas themselves (standalone), or in the manager's store. */
+/** Where membership records live: on the replicas themselves (standalone), or in the manager's
+ *  store. */
 export interface MembershipAuthority {
-  /** Makes the record durable on every replica of `storeOn`; returns those where it could not be stored, with the reason.
-   *  Bounded by its own deadline; never throws. */
+  /** Makes the record durable on every replica of `storeOn`; returns those where it could not be
+   *  stored, with the reason. Bounded by its own deadline; never throws. */
   store(change: MembershipChange): Promise<ReadonlyMap<string, string>>;
 }
 
@@ -25,7 +27,8 @@ export class MembershipKeeper {
     readonly events: KeeperEvents,
   ) {}
 
-  /** A member failed. It is out of use when this returns; its exclusion is made durable in the background. */
+  /** A member failed. It is out of use when this returns; its exclusion is made durable in the
+   *  background. */
   fail(replicaId: string, reason: string): void {
     if (!this.set.fail(replicaId, reason)) return;
     this.events.onFailed(replicaId, reason);
@@ -38,7 +41,8 @@ export class MembershipKeeper {
     }
   }
 
-  /** Resolves when every member named in-sync by a durable record works. @throws StorageError NO_REPLICA when faulted */
+  /** Resolves when every member named in-sync by a durable record works. @throws StorageError
+   *  NO_REPLICA when faulted */
   whenSettled(): Promise<void> {
     if (this.set.faulted) return Promise.reject(this.#faultedError());
     if (this.set.settled) return Promise.resolve();

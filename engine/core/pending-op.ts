@@ -1,4 +1,5 @@
-/** What waits for a reply of a replica. One object per operation, also when it waits for several replicas. */
+/** What waits for a reply of a replica. One object per operation, also when it waits for several
+ *  replicas. */
 import type { StorageError } from '../../common/errors.js';
 import type { IoReplyView } from '../../proto/io-codec.js';
 import type { IncomingMessage } from '../../proto/message-stream.js';
@@ -7,7 +8,8 @@ import type { ReplicaLink } from './replica-link.js';
 export interface PendingOp {
   /** clock of the engine when it was sent; the deadline counts from here */
   sentMs: number;
-  /** A reply came. `reply` and `message` are borrowed until the call returns (the message may be retained). */
+  /** A reply came. `reply` and `message` are borrowed until the call returns (the message may be
+   *  retained). */
   onReply(link: ReplicaLink, reply: IoReplyView, message: IncomingMessage): void;
   /** The link died before the reply: the operation may or may not have happened there. */
   onLost(link: ReplicaLink, error: StorageError): void;

@@ -3,12 +3,14 @@
  *
  * Invariants
  * - A holder excludes every later request that overlaps it, if one of the two is exclusive.
- * - First come, first served among requests that conflict: no starvation, and no deadlock because every wait is
- *   for an earlier request.
- * - Ranges are whole blocks: two writes to different sectors of one block conflict (both widen to that block).
+ * - First come, first served among requests that conflict: no starvation, and no deadlock because
+ *   every wait is for an earlier request.
+ * - Ranges are whole blocks: two writes to different sectors of one block conflict (both widen to
+ *   that block).
  *
- * Requests are filed under every extent they touch; a conflicting pair is counted once, at the first
- * extent that both touch. A 4 KiB request therefore looks at the few requests of one extent only.
+ * Requests are filed under every extent they touch; a conflicting pair is counted once, at the
+ * first extent that both touch. A 4 KiB request therefore looks at the few requests of one extent
+ * only.
  */
 import assert from 'node:assert';
 import { BLOCK_SIZE, EXTENT_SIZE, roundDown, roundUp } from '../../common/units.js';
@@ -45,7 +47,8 @@ export class RangeLock {
     return this.#count;
   }
 
-  /** Queues for [offset, offset + length), widened to whole blocks. Held at once if `ready` is undefined. */
+  /** Queues for [offset, offset + length), widened to whole blocks. Held at once if `ready` is
+   *  undefined. */
   lock(offsetBytes: number, lengthBytes: number, exclusive: boolean): RangeHold {
     assert(lengthBytes > 0, 'an empty range cannot be locked');
     const start = roundDown(offsetBytes, BLOCK_SIZE);

@@ -2,8 +2,9 @@
  * Reads from one good copy, verified, with the other copies behind it.
  *
  * - Local members first, then the lowest smoothed latency weighed by what is in flight.
- * - Every block is verified here against the checksum the replica stored, end to end: a wrong byte is never returned
- *   (R7). A mismatch, an I/O error or a lost link leads to the next copy; only when no copy is good the read fails.
+ * - Every block is verified here against the checksum the replica stored, end to end: a wrong byte
+ *   is never returned (R7). A mismatch, an I/O error or a lost link leads to the next copy; only
+ *   when no copy is good the read fails.
  * - The caller holds the range lock (shared), so that no write runs in the range meanwhile (N1).
  */
 import type { Clock } from '../../common/clock.js';
@@ -182,19 +183,22 @@ export class ReadPath {
     const length = reply.payloadEnd - reply.payloadStart;
     const checksums = reply.checksumsEnd - reply.checksumsStart;
     if (length !== piece.lengthBytes || checksums !== (length / BLOCK_SIZE) * 4) {
-      const text = `replica ${link.replicaId} answered ${length} bytes, ${checksums} of checksums to a read of ${piece.lengthBytes}`;
+      const got = `${length} bytes and ${checksums} of checksums`;
+      const text = `replica ${link.replicaId} answered ${got} to a read of ${piece.lengthBytes}`;
       return new StorageError('PROTOCOL_ERROR', text);
     }
     const { verifyBlocks } = this.#options;
     const bad = verifyBlocks(bytes, reply.payloadStart, length, bytes, reply.checksumsStart);
     if (bad < 0) return undefined;
     const offsetBytes = piece.offsetBytes + bad * BLOCK_SIZE;
-    const text = `block at ${offsetBytes} from replica ${link.replicaId} does not match its checksum`;
+    const where = `block at ${offsetBytes} from replica ${link.replicaId}`;
+    const text = `${where} does not match its checksum`;
     return new StorageError('CORRUPT_BLOCK', text, { replica: link.replicaId, offsetBytes });
   }
 
-  /** The member to read from. It is kept for a while: reads that go one way share messages and wake fewer processes. It is
-   *  left early when it broke, failed to serve, or has more on its way than one member should. */
+  /** The member to read from. It is kept for a while: reads that go one way share messages and wake
+   *  fewer processes. It is left early when it broke, failed to serve, or has more on its way than
+   *  one member should. */
   choose(): ReplicaLink | undefined {
     const chosen = this.#chosen;
     const now = this.#options.clock.nowMs();

@@ -1,9 +1,10 @@
 /**
- * Cleans regions that have been idle, so that a crash costs little (design section 5, P1, P2).
+ * Cleans regions that have been idle, so that a crash costs little (P1, P2).
  *
- * Order per round: lock the regions against writes (reads go on) -> check that they are still idle -> flush every member ->
- * each member stores checksums and one new tag and removes the mark, in one synced batch. A tag is {epoch, counter}
- * with a counter that never repeats within the epoch: equal tags on clean extents prove equal content.
+ * Order per round: lock the regions against writes (reads go on) -> check that they are still idle
+ * -> flush every member -> each member stores checksums and one new tag and removes the mark, in
+ * one synced batch. A tag is {epoch, counter} with a counter that never repeats within the epoch:
+ * equal tags on clean extents prove equal content.
  */
 import type { Clock, Timer } from '../../common/clock.js';
 import type { Logger } from '../../common/log.js';
@@ -49,7 +50,8 @@ export class RegionCleaner {
     return this.#round;
   }
 
-  /** Cleans all regions that are idle for `idleMs` (0: all). @throws StorageError of the flush or of a member */
+  /** Cleans all regions that are idle for `idleMs` (0: all). @throws StorageError of the flush or
+   *  of a member */
   async clean(idleMs: number): Promise<number> {
     let cleaned = 0;
     for (;;) {

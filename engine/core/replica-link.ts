@@ -2,11 +2,12 @@
  * The engine's end of one data stream to one replica.
  *
  * Invariants
- * - Replies are matched by id; a reply nobody waits for, or a second one, breaks the link (PROTOCOL_ERROR).
- * - A link that broke stays broken: every operation that waited on it is told `onLost` once, and the replica
- *   has to come back through recovery (P7). Nothing is sent again here.
- * - Operations older than the deadline break the link, so do pings that are not answered: half-open peers are
- *   found by our own messages, not by TCP's patience (scenarios 25, 34).
+ * - Replies are matched by id; a reply nobody waits for, or a second one, breaks the link
+ *   (PROTOCOL_ERROR).
+ * - A link that broke stays broken: every operation that waited on it is told `onLost` once, and
+ *   the replica has to come back through recovery (P7). Nothing is sent again here.
+ * - Operations older than the deadline break the link, so do pings that are not answered: half-open
+ *   peers are found by our own messages, not by TCP's patience (scenarios 25, 34).
  */
 import assert from 'node:assert';
 import type { Clock } from '../../common/clock.js';
@@ -82,7 +83,8 @@ export class ReplicaLink {
     this.local = options.local;
     this.#options = options;
     this.#lastHeardMs = options.clock.nowMs();
-    // For what concerns this replica alone; changes by clients are encoded once for all by the fan-out.
+    // For what concerns this replica alone; changes by clients are encoded once for all by the
+    // fan-out.
     this.#encoder = new IoBatchEncoder({ checksumBlocks: options.checksumBlocks });
   }
 
@@ -94,8 +96,10 @@ export class ReplicaLink {
     return this.#pending.size;
   }
 
-  /** Takes the stream (its handlers must lead to `onMessage` and `onClose`) and says hello; resolves with the answer.
-   *  @throws StorageError what the replica refused with (STALE_EPOCH, IDENTITY_MISMATCH …), or why the stream ended */
+  /** Takes the stream (its handlers must lead to `onMessage` and `onClose`) and says hello;
+   *  resolves with the answer.
+   *  @throws StorageError what the replica refused with (STALE_EPOCH, IDENTITY_MISMATCH …), or why
+   *    the stream ended */
   attach(stream: MessageStream, hello: IoHello): Promise<IoHelloReply> {
     assert(this.#stream === undefined, 'a link has one stream in its life');
     if (this.#broken !== undefined) {
@@ -123,13 +127,15 @@ export class ReplicaLink {
     this.#pending.set(id, op);
   }
 
-  /** Sends a message that the fan-out shares among links. On a broken link only `done` is called. */
+  /** Sends a message that the fan-out shares among links. On a broken link only `done` is
+   *  called. */
   send(message: OutgoingMessage): void {
     if (this.#stream === undefined || this.#broken !== undefined) message.done();
     else this.#stream.send(message);
   }
 
-  /** Queues a request without payload; goes out at the end of the turn. On a broken link: `onLost` at once. */
+  /** Queues a request without payload; goes out at the end of the turn. On a broken link: `onLost`
+   *  at once. */
   request(
     op: PendingOp,
     fields: {
@@ -146,7 +152,8 @@ export class ReplicaLink {
     this.#schedule();
   }
 
-  /** Writes whole blocks to this replica only: recovery and repair. `payload` is copied before the call returns. */
+  /** Writes whole blocks to this replica only: recovery and repair. `payload` is copied before the
+   *  call returns. */
   requestWrite(op: PendingOp, offsetBytes: number, payload: Buffer): void {
     const id = this.#file(op, payload.length);
     if (id < 0) return;
@@ -155,7 +162,8 @@ export class ReplicaLink {
     this.#schedule();
   }
 
-  /** The id under which the operation waits; -1 if the link is broken and the operation was told. */
+  /** The id under which the operation waits; -1 if the link is broken and the operation was
+   *  told. */
   #file(op: PendingOp, payloadBytes: number): number {
     if (this.#broken !== undefined) {
       op.onLost(this, this.#broken);
@@ -226,7 +234,8 @@ export class ReplicaLink {
     if (!oldest.done) {
       const waitedMs = now - oldest.value.sentMs;
       if (waitedMs > this.#options.opDeadlineMs) {
-        const message = `replica ${this.replicaId} left an operation unanswered for ${Math.round(waitedMs)} ms`;
+        const waited = `${Math.round(waitedMs)} ms`;
+        const message = `replica ${this.replicaId} left an operation unanswered for ${waited}`;
         this.break(new StorageError('DEADLINE', message, { replica: this.replicaId }));
       }
     } else if (now - this.#lastHeardMs >= this.#options.keepaliveMs) {
@@ -252,7 +261,8 @@ export class ReplicaLink {
     this.#hello = undefined;
     const lost = [...this.#pending.values()];
     this.#pending.clear();
-    // The set learns of the failure first, so that nothing lost below can be acknowledged without this member (P3).
+    // The set learns of the failure first, so that nothing lost below can be acknowledged without
+    // this member (P3).
     this.#options.onBroken(this, error);
     for (const op of lost) op.onLost(this, error);
   }

@@ -1,13 +1,17 @@
 /**
- * Who belongs to a volume, as a pure state machine: it decides, others perform (design section 6; P3, R3, R4).
+ * Who belongs to a volume, as a pure state machine: it decides, others perform (;
+ * P3, R3, R4).
  *
  * Invariants
  * - `record` is the newest membership known to be durable on every member that it names in-sync.
  * - A member that failed receives no further operation, although `record` may still name it.
- * - While a failed member is still named in-sync (`settled` is false) nothing it missed may be acknowledged.
- * - One change at a time is under way; its generation is larger than any that was ever proposed, stored or not.
- * - The last member is never excluded: with no member left the volume is faulted and the record stays, so that
- *   the next engine looks for exactly the members that hold every acknowledged write.
+ * - While a failed member is still named in-sync (`settled` is false) nothing it missed may be
+ *   acknowledged.
+ * - One change at a time is under way; its generation is larger than any that was ever proposed,
+ *   stored or not.
+ * - The last member is never excluded: with no member left the volume is faulted and the record
+ *   stays, so that the next engine looks for exactly the members that hold every acknowledged
+ *   write.
  *
  * Not here: promotion of rebuilt members, which brings `rebuilding` to life.
  */
@@ -73,7 +77,8 @@ export class ReplicaSet {
     return this.healthy().length === 0;
   }
 
-  /** True when every member named in-sync works: what all of them acknowledged may be acknowledged (P3). */
+  /** True when every member named in-sync works: what all of them acknowledged may be acknowledged
+   *  (P3). */
   get settled(): boolean {
     return this.#record.members.every(
       (m) => m.state !== 'in-sync' || !this.#failed.has(m.replicaId),
@@ -94,7 +99,8 @@ export class ReplicaSet {
     return true;
   }
 
-  /** The next change to make durable; undefined when none is needed, possible, or one is under way. */
+  /** The next change to make durable; undefined when none is needed, possible, or one is under
+   *  way. */
   propose(): MembershipChange | undefined {
     if (this.#underWay !== undefined || this.settled || this.faulted) return undefined;
     this.#generationMax += 1;
@@ -115,7 +121,8 @@ export class ReplicaSet {
     this.#record = change.record;
   }
 
-  /** The change could not be stored on some members; they fail too, and a new change is proposed from there. */
+  /** The change could not be stored on some members; they fail too, and a new change is proposed
+   *  from there. */
   notStored(change: MembershipChange, failed: ReadonlyMap<string, string>): void {
     assert(change === this.#underWay, 'only the change under way can fail');
     assert(failed.size > 0, 'a change fails because of somebody');

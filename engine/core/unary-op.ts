@@ -1,4 +1,5 @@
-/** One operation on one link as a promise, for what is not on the hot path: maps, recovery, repair. */
+/** One operation on one link as a promise, for what is not on the hot path: maps, recovery,
+ *  repair. */
 import { StorageError } from '../../common/errors.js';
 import type { IoReplyView } from '../../proto/io-codec.js';
 import type { IncomingMessage } from '../../proto/message-stream.js';
@@ -6,7 +7,8 @@ import { codeOfStatus } from '../../proto/status.js';
 import type { PendingOp } from './pending-op.js';
 import type { ReplicaLink } from './replica-link.js';
 
-/** `done` resolves with a copy of the reply's payload. @throws StorageError of the replica, or why the link was lost */
+/** `done` resolves with a copy of the reply's payload. @throws StorageError of the replica, or why
+ *  the link was lost */
 export class UnaryOp implements PendingOp {
   sentMs = 0;
   readonly done: Promise<Buffer>;

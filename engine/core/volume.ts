@@ -1,8 +1,10 @@
 /**
- * The attached volume: what frontends call, made of range lock, fan-out and read path (design section 4).
+ * The attached volume: what frontends call, made of range lock, fan-out and read path (design
+ * section 4).
  *
- * Life of a write: admission -> exclusive range lock -> edges that are not whole blocks are read and merged ->
- * pieces of at most one extent -> fan-out -> all members -> unlock. A read holds the same lock shared.
+ * Life of a write: admission -> exclusive range lock -> edges that are not whole blocks are read
+ * and merged -> pieces of at most one extent -> fan-out -> all members -> unlock. A read holds the
+ * same lock shared.
  */
 import type { Clock } from '../../common/clock.js';
 import { StorageError } from '../../common/errors.js';
@@ -35,7 +37,8 @@ export interface VolumeParts {
 /** Admission over all frontends of the volume. */
 const IN_FLIGHT_BYTES_MAX = 64 * MIB;
 const IN_FLIGHT_REQUESTS_MAX = 1024;
-/** Trim and zeroes travel in parts so that one giant discard neither blocks a replica nor passes its deadline. */
+/** Trim and zeroes travel in parts so that one giant discard neither blocks a replica nor passes
+ *  its deadline. */
 const COMMAND_BYTES_MAX = 256 * MIB;
 
 export class EngineVolume implements BlockVolume {
@@ -299,7 +302,8 @@ export class EngineVolume implements BlockVolume {
     this.#gate.leave();
   }
 
-  /** Waits for every part, also after a failure: the lock is held until nothing of the operation moves (N5). */
+  /** Waits for every part, also after a failure: the lock is held until nothing of the operation
+   *  moves (N5). */
   async #all(parts: readonly Promise<void>[]): Promise<void> {
     const outcomes = await Promise.allSettled(parts);
     const failed = outcomes.find((outcome) => outcome.status === 'rejected');

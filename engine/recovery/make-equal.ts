@@ -1,9 +1,10 @@
 /**
- * Makes ranges equal on all members from one source (R1, P5): after an engine or a daemon died, writes that were in flight
- * or only in dirty regions may be on some members and not on others.
+ * Makes ranges equal on all members from one source (R1, P5): after an engine or a daemon died,
+ * writes that were in flight or only in dirty regions may be on some members and not on others.
  *
- * Reads the contents as they are (RAW: stored checksums prove nothing there), compares block by block, copies what
- * differs, then flushes every member, so that what is served afterwards stays whichever source a later start chooses (R2).
+ * Reads the contents as they are (RAW: stored checksums prove nothing there), compares block by
+ * block, copies what differs, then flushes every member, so that what is served afterwards stays
+ * whichever source a later start chooses (R2).
  */
 import { StorageError } from '../../common/errors.js';
 import { BLOCK_SIZE, EXTENT_SIZE } from '../../common/units.js';
@@ -111,7 +112,8 @@ async function equalize(options: MakeEqualOptions, piece: ByteRange): Promise<nu
   return copied;
 }
 
-/** Resolves when all ranges are equal and flushed on source and targets. Idempotent: safe to repeat after any crash.
+/** Resolves when all ranges are equal and flushed on source and targets. Idempotent: safe to repeat
+ *  after any crash.
  *  @throws StorageError of the member that failed; ranges done so far stay equal */
 export async function makeEqual(options: MakeEqualOptions): Promise<MakeEqualReport> {
   const pieces = planPieces(options.ranges, options.volumeBytes);

@@ -1,9 +1,11 @@
 /**
- * Decides, from what replica daemons report, whether a standalone volume may be created or opened (R4, R8, P12). Pure.
+ * Decides, from what replica daemons report, whether a standalone volume may be created or opened
+ * (R4, R8, P12). Pure.
  *
- * The newest record found names the members that hold every acknowledged write. Because an exclusion is stored on
- * all remaining members before it matters (P3), a record is proved to be the newest only when every in-sync member
- * that it names is present: a missing one could hold a newer record without the others. Hence: all present, or refuse.
+ * The newest record found names the members that hold every acknowledged write. Because an
+ * exclusion is stored on all remaining members before it matters (P3), a record is proved to be the
+ * newest only when every in-sync member that it names is present: a missing one could hold a newer
+ * record without the others. Hence: all present, or refuse.
  */
 import { StorageError } from '../../common/errors.js';
 import type { IdentifyReply, ReplicaInfo } from '../../proto/control.js';
@@ -52,7 +54,8 @@ interface Found {
   readonly info: ReplicaInfo;
 }
 
-/** @throws StorageError UNAVAILABLE | NOT_FOUND | CONFLICT | MEMBERSHIP_UNPROVEN, with what to do in the hint */
+/** @throws StorageError UNAVAILABLE | NOT_FOUND | CONFLICT | MEMBERSHIP_UNPROVEN, with what to do
+ *    in the hint */
 export function planOpen(answers: readonly Answer[], wish: OpenWish): OpenPlan {
   refuseDoubles(answers);
   const found: Found[] = [];
@@ -83,7 +86,8 @@ function planCreate(answers: readonly Answer[], wish: OpenWish): OpenPlan {
   if (silent.length > 0) {
     throw new StorageError(
       'UNAVAILABLE',
-      `volume ${wish.volume} is not on the daemons that answered, and ${silent.map((a) => a.address).join(', ')} did not answer: ${silent[0]?.error?.message ?? ''}`,
+      `volume ${wish.volume} is not on the daemons that answered, and ` +
+        `${silent.map((a) => a.address).join(', ')} did not: ${silent[0]?.error?.message ?? ''}`,
       { volume: wish.volume, hint: 'a volume is created only when every replica daemon answers' },
     );
   }
@@ -159,7 +163,8 @@ function agreedSize(found: readonly Found[], newest: MembershipRecord, wish: Ope
   return sizeBytes;
 }
 
-/** A creation that was cut off (epoch 0: never written) goes on on the daemons that have no replica yet. */
+/** A creation that was cut off (epoch 0: never written) goes on on the daemons that have no replica
+ *  yet. */
 function placeMissing(
   answers: readonly Answer[],
   found: readonly Found[],
@@ -174,7 +179,8 @@ function placeMissing(
     if (place === undefined) {
       throw new StorageError(
         'UNAVAILABLE',
-        `creation of volume ${wish.volume} was cut off and needs ${missing.length} more replica daemons`,
+        `creation of volume ${wish.volume} was cut off and needs ` +
+          `${missing.length} more replica daemons`,
         { volume: wish.volume, hint: 'start all replica daemons it was created with' },
       );
     }
@@ -226,10 +232,13 @@ function unproven(
   });
   return new StorageError(
     'MEMBERSHIP_UNPROVEN',
-    `volume ${volume} (epoch ${newest.epoch}, generation ${newest.generation}) cannot be opened without its in-sync replica ${reasons.join(', ')}`,
+    `volume ${volume} (epoch ${newest.epoch}, generation ${newest.generation}) ` +
+      `cannot be opened without its in-sync replica ${reasons.join(', ')}`,
     {
       volume,
-      hint: 'bring that replica back; --salvage opens what is there and may lose acknowledged writes',
+      hint:
+        'bring that replica back; ' +
+        '--salvage opens what is there and may lose acknowledged writes',
     },
   );
 }

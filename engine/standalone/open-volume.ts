@@ -1,9 +1,11 @@
 /**
- * Opens a standalone volume: find the replicas, fence them with a new epoch, make them equal, connect, serve.
+ * Opens a standalone volume: find the replicas, fence them with a new epoch, make them equal,
+ * connect, serve.
  *
- * Order: identify -> plan (pure) -> create what is new -> OpenReplica on every member (P4: each persists the epoch and
- * drops older streams before it answers) -> data streams -> recovery of what may differ (R1, P5) -> the record with the new epoch on
- * every member, which also ends their old in-flight windows -> the volume may serve.
+ * Order: identify -> plan (pure) -> create what is new -> OpenReplica on every member (P4: each
+ * persists the epoch and drops older streams before it answers) -> data streams -> recovery of what
+ * may differ (R1, P5) -> the record with the new epoch on every member, which also ends their old
+ * in-flight windows -> the volume may serve.
  */
 import { randomBytes } from 'node:crypto';
 import { StorageError, toStorageError } from '../../common/errors.js';
@@ -108,7 +110,8 @@ async function openOne(
     const { volume } = config;
     const opened = await control.openReplica({ volume, replicaId, epoch: plan.epoch, engineId });
     if (opened.info.sizeBytes !== plan.sizeBytes) {
-      const text = `replica ${replicaId} has ${opened.info.sizeBytes} bytes, the volume ${plan.sizeBytes}`;
+      const { sizeBytes } = opened.info;
+      const text = `replica ${replicaId} has ${sizeBytes} bytes, the volume ${plan.sizeBytes}`;
       throw new StorageError('CONFLICT', text, { volume, replica: replicaId });
     }
     return { replicaId, address, control, opened };
@@ -118,7 +121,8 @@ async function openOne(
   }
 }
 
-/** Everything in which members may differ: in-flight windows of all, and if a daemon restarted with dirty regions, those of all. */
+/** Everything in which members may differ: in-flight windows of all, and if a daemon restarted with
+ *  dirty regions, those of all. */
 export function suspectRanges(members: readonly OpenedMember[]): ByteRange[] {
   const ranges: ByteRange[] = members.flatMap((m) => [...m.opened.window]);
   if (members.some((m) => m.opened.restartedDirty)) {
@@ -130,8 +134,8 @@ export function suspectRanges(members: readonly OpenedMember[]): ByteRange[] {
   return ranges;
 }
 
-/** The member whose content counts. A member whose daemon lost power while regions were dirty may lack acknowledged writes:
- *  it is the source only if that is true of all (P10). */
+/** The member whose content counts. A member whose daemon lost power while regions were dirty may
+ *  lack acknowledged writes: it is the source only if that is true of all (P10). */
 export function chooseSource(members: readonly OpenedMember[]): OpenedMember {
   const first = members[0];
   if (first === undefined) throw new StorageError('NO_REPLICA', 'no member to read from');
@@ -142,7 +146,8 @@ export function chooseSource(members: readonly OpenedMember[]): OpenedMember {
   );
 }
 
-/** Makes the members equal wherever they may differ. Nothing may be served before this resolves (P5). */
+/** Makes the members equal wherever they may differ. Nothing may be served before this resolves
+ *  (P5). */
 export async function recover(
   members: readonly OpenedMember[],
   links: readonly ReplicaLink[],
@@ -171,7 +176,8 @@ export async function recover(
   return report;
 }
 
-/** Stores the first record of this tenure on every member. @throws StorageError of the first member that could not */
+/** Stores the first record of this tenure on every member. @throws StorageError of the first member
+ *  that could not */
 export async function storeRecord(
   config: EngineConfig,
   members: readonly OpenedMember[],

@@ -1,4 +1,5 @@
-/** The membership record of a standalone volume lives on its replicas: stored on every remaining member before it counts. */
+/** The membership record of a standalone volume lives on its replicas: stored on every remaining
+ *  member before it counts. */
 import { type StorageError, toStorageError } from '../../common/errors.js';
 import type { ReplicaControlClient } from '../../proto/control.js';
 import type { MembershipAuthority } from '../core/membership-keeper.js';

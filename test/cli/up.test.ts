@@ -125,7 +125,7 @@ describe('aurochs up', () => {
     expect(await readdir(path.join(dataDir, 'run'))).toEqual([]);
   });
 
-  it('sends one SIGTERM only, however often it is stopped: a second would cut the drain', async () => {
+  it('sends one SIGTERM only, however often it is stopped', async () => {
     const up = createUp();
     await up.start();
     await Promise.all([up.stop(), up.stop()]);

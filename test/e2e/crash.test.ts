@@ -1,4 +1,5 @@
-/** Scenarios 2, 6, 9: kill -9 of parts and of everything; nothing acknowledged is lost, flushed or not (F1, R1). */
+/** Scenarios 2, 6, 9: kill -9 of parts and of everything; nothing acknowledged is lost, flushed or
+ *  not (F1, R1). */
 import { afterEach, describe, expect, it } from 'vitest';
 import { Cluster } from '../support/cluster.js';
 import { missing } from '../support/host.js';
@@ -33,10 +34,10 @@ describe.skipIf(lacks !== undefined)(`kill -9 ${lacks ?? ''}`, () => {
       await checker.close();
     }
     await cluster.stop();
-    expect(JSON.parse(await cluster.compare()).equal).toBe(true);
+    await cluster.expectEqual();
   }, 120_000);
 
-  it('of the engine alone, with writes in flight: old or new per block, the same on every copy', async () => {
+  it('of the engine alone, writes in flight: old or new per block, equal on all copies', async () => {
     cluster = await Cluster.start({ size: '256MiB' });
     for (let round = 0; round < 5; round += 1) {
       const writer = await StampedWriter.connect(cluster.socket, 'vol', {
@@ -52,10 +53,10 @@ describe.skipIf(lacks !== undefined)(`kill -9 ${lacks ?? ''}`, () => {
       await checker.close();
     }
     await cluster.stop();
-    expect(JSON.parse(await cluster.compare()).equal).toBe(true);
+    await cluster.expectEqual();
   }, 120_000);
 
-  it('of one replica daemon under load: no error, the volume is degraded, the copy is out', async () => {
+  it('of one replica daemon under load: no error, the volume is degraded', async () => {
     cluster = await Cluster.start({ size: '256MiB' });
     const writer = await StampedWriter.connect(cluster.socket, 'vol', { seed: 9, depth: 32 });
     await writer.writeUntil(1000);

@@ -1,4 +1,5 @@
-/** A standalone volume on real processes: replica daemons and one engine from the built program, in a temporary folder. */
+/** A standalone volume on real processes: replica daemons and one engine from the built program, in
+ *  a temporary folder. */
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { Child, run } from './process.js';
@@ -130,20 +131,13 @@ export class Cluster {
     this.engine = undefined;
   }
 
-  /** Compares the copies on the stopped disks; throws with the report when they differ. */
-  async compare(): Promise<string> {
+  /** Compares the copies on the stopped disks, byte by byte; throws with the report when they differ. */
+  async expectEqual(): Promise<void> {
     const args = Array.from({ length: this.count }, (_, i) => [
       ...['--disk', this.disk(i), '--data', this.dataDir(i)],
     ]);
-    const { stdout } = await run(AUROCHS, [
-      'replica',
-      'compare',
-      ...args.flat(),
-      'vol',
-      '-o',
-      'json',
-    ]);
-    return stdout;
+    const stdout = await this.aurochs('replica', 'compare', ...args.flat(), 'vol', '-o', 'json');
+    if (JSON.parse(stdout).identical !== true) throw new Error(stdout);
   }
 
   async aurochs(...args: string[]): Promise<string> {

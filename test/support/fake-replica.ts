@@ -1,6 +1,7 @@
 /**
- * A replica in memory behind the real wire format: decodes batches, applies them, answers. Faults are switched on by
- * tests: hold answers back, refuse an operation with a code, rot a block, break the stream.
+ * A replica in memory behind the real wire format: decodes batches, applies them, answers. Faults
+ * are switched on by tests: hold answers back, refuse an operation with a code, rot a block, break
+ * the stream.
  */
 import { type ErrorCode, StorageError } from '../../common/errors.js';
 import { BLOCK_SIZE } from '../../common/units.js';

@@ -1,4 +1,5 @@
-/** A BlockVolume in memory: sparse, exact, with hooks that delay or fail operations and counters that must balance. */
+/** A BlockVolume in memory: sparse, exact, with hooks that delay or fail operations and counters
+ *  that must balance. */
 import assert from 'node:assert';
 import { StorageError } from '../../common/errors.js';
 import { Semaphore } from '../../common/semaphore.js';
@@ -20,7 +21,8 @@ export interface VolumeOperation {
   readonly noHole: boolean;
 }
 
-/** Runs before each operation. A promise delays it; a throw or a rejection fails it before it has any effect. */
+/** Runs before each operation. A promise delays it; a throw or a rejection fails it before it has
+ *  any effect. */
 export type BeforeHook = (operation: VolumeOperation) => Promise<void> | undefined;
 
 export interface MemoryVolumeOptions {

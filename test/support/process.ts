@@ -1,4 +1,5 @@
-/** A child process under test: lines of its output can be awaited, its end is always known, it never outlives the test. */
+/** A child process under test: lines of its output can be awaited, its end is always known, it
+ *  never outlives the test. */
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { createWriteStream } from 'node:fs';
 import { createInterface } from 'node:readline';
@@ -18,7 +19,8 @@ process.once('exit', () => {
   for (const child of living) signalTo(child, 'SIGKILL');
 });
 
-/** A child that could not be started has no pid, and to signal pid 0 would end our own process group. */
+/** A child that could not be started has no pid, and to signal pid 0 would end our own process
+ *  group. */
 function signalTo(child: ChildProcess, signal: NodeJS.Signals): void {
   if (child.pid !== undefined) child.kill(signal);
 }
@@ -63,7 +65,8 @@ export class Child {
     return this.process.pid ?? -1;
   }
 
-  /** The rest of the first line that begins with `prefix`. Fails when the process ends before it says that. */
+  /** The rest of the first line that begins with `prefix`. Fails when the process ends before it
+   *  says that. */
   async line(prefix: string): Promise<string> {
     for (;;) {
       const found = this.lines.find((line) => line.startsWith(prefix));

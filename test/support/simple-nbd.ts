@@ -1,4 +1,5 @@
-/** A minimal NBD client, independent of the product's code: fixed newstyle, EXPORT_NAME, simple replies, many requests in flight. */
+/** A minimal NBD client, independent of the product's code: fixed newstyle, EXPORT_NAME, simple
+ *  replies, many requests in flight. */
 import { connect, type Socket } from 'node:net';
 
 export const NBD = { READ: 0, WRITE: 1, DISC: 2, FLUSH: 3, TRIM: 4, ZEROES: 6 } as const;
@@ -46,7 +47,8 @@ export class SimpleNbd {
     return client;
   }
 
-  /** Resolves with the data of a read, else empty. Rejects with the error number, or when the connection ends. */
+  /** Resolves with the data of a read, else empty. Rejects with the error number, or when the
+   *  connection ends. */
   request(
     type: number,
     offset: number,

@@ -1,9 +1,9 @@
 /**
- * Writes blocks that say who wrote them, remembers what was acknowledged, and checks what is there afterwards
- * (correctness 1.6: each block's value maps to the one write that made it).
+ * Writes blocks that say who wrote them, remembers what was acknowledged, and checks what is there
+ * afterwards (correctness 1.6: each block's value maps to the one write that made it).
  *
- * Never two writes to one block in flight, so per block the allowed values are: the last acknowledged write, or a later
- * one whose outcome is unknown; once seen, a value stays (R1, R2).
+ * Never two writes to one block in flight, so per block the allowed values are: the last
+ * acknowledged write, or a later one whose outcome is unknown; once seen, a value stays (R1, R2).
  */
 import { NBD, SimpleNbd } from './simple-nbd.js';
 
@@ -67,7 +67,8 @@ export class StampedWriter {
     return new StampedWriter(await SimpleNbd.connect(socket, name), options);
   }
 
-  /** Keeps `depth` writes in flight until `count` in all are acknowledged or the connection ends. */
+  /** Keeps `depth` writes in flight until `count` in all are acknowledged or the connection
+   *  ends. */
   async writeUntil(count: number): Promise<void> {
     const worker = async (): Promise<void> => {
       while (!this.#ended && this.acknowledged < count) await this.#writeOne();

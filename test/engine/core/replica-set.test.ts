@@ -72,7 +72,7 @@ describe('replica set (P3, R3)', () => {
     expect(compareRecords({ epoch: 2, generation: 2 }, { epoch: 2, generation: 2 })).toBe(0);
   });
 
-  it('under any order of events: settled exactly when no in-sync member has failed, generations grow', () => {
+  it('in any order of events: settled when no in-sync member failed; generations grow', () => {
     const step = fc.constantFrom(
       'fail-a',
       'fail-b',
