@@ -1,7 +1,9 @@
 /**
- * Control calls: ordinary unary gRPC, typed, checked at the edge, errors as StorageError with the same code on both sides.
+ * Control calls: ordinary unary gRPC, typed, checked at the edge, errors as StorageError with the
+ * same code on both sides.
  *
- * Clients and services are thin: the tables of rpcs are in `control/methods.ts`, every check in `control/convert.ts`.
+ * Clients and services are thin: the tables of rpcs are in `control/methods.ts`, every check in
+ * `control/convert.ts`.
  */
 import {
   type ControlCallOptions,
@@ -18,7 +20,8 @@ export type { ControlCall, ControlService } from './control/service.js';
 
 type Handler<Request, Reply> = (request: Request, call: ControlCall) => Promise<Reply>;
 
-/** One method per rpc. Requests were validated before; a StorageError thrown reaches the caller with its code. */
+/** One method per rpc. Requests were validated before; a StorageError thrown reaches the caller
+ * with its code. */
 export interface ReplicaControlHandlers {
   identify: Handler<m.IdentifyRequest, m.IdentifyReply>;
   createReplica: Handler<m.CreateReplicaRequest, m.ReplicaInfo>;

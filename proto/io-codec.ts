@@ -1,8 +1,10 @@
 /**
- * The data stream's messages, written and read by hand so that payloads are copied once and requests cost no objects.
+ * The data stream's messages, written and read by hand so that payloads are copied once and
+ * requests cost no objects.
  *
- * What is written is plain protobuf (proto/replica.proto); what is read may come from any protobuf implementation. A fast path
- * reads the fixed layout that our encoders write, a general one everything else. Parts are in `proto/io/`.
+ * What is written is plain protobuf (proto/replica.proto); what is read may come from any protobuf
+ * implementation. A fast path reads the fixed layout that our encoders write, a general one
+ * everything else. Parts are in `proto/io/`.
  */
 
 export {

@@ -1,8 +1,9 @@
 /**
  * The numbers that stand for error codes on the data stream (IoReply.status).
  *
- * A number, once given, never changes and is never given again: engines and replica daemons of different versions speak
- * to each other. New codes get the next free number. `test/proto/status.test.ts` holds the table still.
+ * A number, once given, never changes and is never given again: engines and replica daemons of
+ * different versions speak to each other. New codes get the next free number.
+ * `test/proto/status.test.ts` holds the table still.
  */
 import type { ErrorCode } from '../common/errors.js';
 
@@ -55,7 +56,8 @@ export function statusOf(code: ErrorCode): number {
   return STATUS[code];
 }
 
-/** The code of a number from the wire; undefined for 0 (OK) and for numbers this version does not know. */
+/** The code of a number from the wire; undefined for 0 (OK) and for numbers this version does not
+ * know. */
 export function codeOfStatus(status: number): ErrorCode | undefined {
   return CODES.get(status);
 }

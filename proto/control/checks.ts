@@ -1,4 +1,5 @@
-/** Checks of single fields from the wire. Each returns the value in its domain type or throws; `what` names the field. */
+/** Checks of single fields from the wire. Each returns the value in its domain type or throws;
+ * `what` names the field. */
 import { StorageError } from '../../common/errors.js';
 
 /** What protobufjs makes of a fixed64. */
@@ -24,7 +25,8 @@ export function inRange(value: number, range: readonly [number, number], what: s
   throw new StorageError('OUT_OF_RANGE', `${what} ${value} is not in [${range[0]}, ${range[1]}]`);
 }
 
-/** Text without control characters, in bytes at most `max`. @throws StorageError INVALID_ARGUMENT */
+/** Text without control characters, in bytes at most `max`. @throws StorageError INVALID_ARGUMENT
+ */
 export function boundedText(value: string | null | undefined, max: number, what: string): string {
   const text = value ?? '';
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
@@ -32,7 +34,8 @@ export function boundedText(value: string | null | undefined, max: number, what:
   throw new StorageError('INVALID_ARGUMENT', `${what} is longer than ${max} bytes or not plain`);
 }
 
-/** Text for people in a reply: never a reason to refuse it, so control characters become blanks and the rest is cut. */
+/** Text for people in a reply: never a reason to refuse it, so control characters become blanks and
+ * the rest is cut. */
 export function plainText(value: string | null | undefined, max: number): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
   return (value ?? '').substring(0, max).replaceAll(/[\u0000-\u001f\u007f]/g, ' ');
@@ -50,7 +53,8 @@ export function oneOf<T extends string>(
   throw new StorageError('INVALID_ARGUMENT', `${what} ${shown} is not ${allowed.join(' | ')}`);
 }
 
-/** A list of at most `max` items, each converted. @throws StorageError LIMIT_EXCEEDED, and what `convert` throws */
+/** A list of at most `max` items, each converted. @throws StorageError LIMIT_EXCEEDED, and what
+ * `convert` throws */
 export function boundedList<In, Out>(
   values: readonly In[] | null | undefined,
   limit: { max: number; what: string },

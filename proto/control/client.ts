@@ -1,4 +1,5 @@
-/** Makes control calls: one grpc-js channel, a deadline on the monotonic clock, errors as StorageError. */
+/** Makes control calls: one grpc-js channel, a deadline on the monotonic clock, errors as
+ * StorageError. */
 import { isIP } from 'node:net';
 import { Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
 import { type Clock, SystemClock } from '../../common/clock.js';
@@ -59,8 +60,9 @@ export class UnaryClient {
     this.#client = new Client(this.#target, security, { ...CHANNEL_OPTIONS, ...name });
   }
 
-  /** @throws StorageError: what the other side threw | UNAVAILABLE (no connection) | DEADLINE | ABORTED | CLOSED |
-   *  PROTOCOL_ERROR (the reply breaks a rule). After the last five but CLOSED the call may have had its effect. */
+  /** @throws StorageError: what the other side threw | UNAVAILABLE (no connection) | DEADLINE |
+   *  ABORTED | CLOSED | PROTOCOL_ERROR (the reply breaks a rule). After the last five but CLOSED
+   *  the call may have had its effect. */
   call<Request, Reply>(
     method: Method<Request, Reply>,
     request: Request,

@@ -1,4 +1,4 @@
-/** Control messages between wire and domain, with every range check (style rule 17: parsed, never asserted). */
+/** Control messages between wire and domain, with every range check: parsed, never asserted. */
 import { StorageError } from '../../common/errors.js';
 import { checkName } from '../../common/names.js';
 import { BLOCK_SIZE, REGION_SIZE, VOLUME_SIZE_MAX } from '../../common/units.js';
@@ -29,7 +29,8 @@ const PATH_MAX = 4096;
 
 const MEMBER_STATES = ['in-sync', 'rebuilding', 'failed'] as const;
 
-/** How one message type is written and read. `decode` throws StorageError for whatever the bytes are. */
+/** How one message type is written and read. `decode` throws StorageError for whatever the bytes
+ * are. */
 export interface Codec<T> {
   encode(value: T): Buffer;
   decode(bytes: Buffer): T;

@@ -1,5 +1,7 @@
-/** The control messages of proto/replica.proto and proto/engine.proto as the rest of the project sees them.
- *  Every number is a safe integer unless it says otherwise; every text of a request passed `common/names.ts` where it is a name. */
+/** The control messages of proto/replica.proto and proto/engine.proto as the rest of the project
+ *  sees them.
+ *  Every number is a safe integer unless it says otherwise; every text of a request passed
+ *  `common/names.ts` where it is a name. */
 
 export type ControlMemberState = 'in-sync' | 'rebuilding' | 'failed';
 
@@ -10,7 +12,7 @@ export interface Member {
   readonly state: ControlMemberState;
 }
 
-/** The membership record (design section 6). Order: epoch, then generation (P12). */
+/** The membership record. Order: epoch, then generation (P12). */
 export interface Membership {
   readonly epoch: number;
   readonly generation: number;

@@ -1,4 +1,5 @@
-/** The rpcs of each control service: path, request and reply codec. Client and server are both made from these tables. */
+/** The rpcs of each control service: path, request and reply codec. Client and server are both made
+ * from these tables. */
 import { CODECS, type Codec } from './convert.js';
 
 export interface Method<Request, Reply> {

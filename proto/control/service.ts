@@ -1,4 +1,5 @@
-/** Serves control calls: checks the request, calls the handler, turns what it throws into status and metadata. */
+/** Serves control calls: checks the request, calls the handler, turns what it throws into status
+ * and metadata. */
 import {
   Metadata,
   type MethodDefinition,
@@ -26,7 +27,8 @@ export interface ControlService {
 
 export const passBytes = (bytes: Buffer): Buffer => bytes;
 
-/** Adds one rpc to a service that is being built. The handler gets requests that were checked; its reply is sent as it is. */
+/** Adds one rpc to a service that is being built. The handler gets requests that were checked; its
+ * reply is sent as it is. */
 export class ControlServiceBuilder {
   readonly #definition: Record<string, MethodDefinition<Buffer, Buffer>> = {};
   readonly #implementation: UntypedServiceImplementation = {};

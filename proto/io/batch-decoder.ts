@@ -1,8 +1,10 @@
 /**
- * Reads IoBatch messages from any protobuf encoder, and checks everything that can be checked without knowing the volume.
+ * Reads IoBatch messages from any protobuf encoder, and checks everything that can be checked
+ * without knowing the volume.
  *
- * Invariants of what a visitor sees: all numbers are safe integers; a write has whole blocks, a payload of exactly its length and
- * one checksum per block; no other operation has a payload. The checksums themselves are not verified here.
+ * Invariants of what a visitor sees: all numbers are safe integers; a write has whole blocks, a
+ * payload of exactly its length and one checksum per block; no other operation has a payload. The
+ * checksums themselves are not verified here.
  */
 import { StorageError } from '../../common/errors.js';
 import { BLOCK_SIZE, REGION_SIZE, WIRE_IO_BYTES_MAX } from '../../common/units.js';
@@ -11,7 +13,8 @@ import { type IoHello, parseIoHello } from './hello.js';
 import { IO_FLAGS_ALL, IO_OP, IO_OP_MAX, REQUESTS_PER_MESSAGE_MAX } from './limits.js';
 import { getU64, WireReader } from './wire-format.js';
 
-/** One request. The same object is filled again for the next request: copy what must outlive the visitor's call. */
+/** One request. The same object is filled again for the next request: copy what must outlive the
+ * visitor's call. */
 export interface IoRequestView {
   readonly op: number;
   readonly flags: number;
@@ -68,11 +71,13 @@ function protocolError(message: string): StorageError {
   return new StorageError('PROTOCOL_ERROR', message);
 }
 
-/** Calls the visitor for everything in the message, in order. Two walks: the first one, over the outer fields only, checks the
- *  frame and the counts before the visitor sees anything; a request that turns out wrong in the second one is not
- *  visited, the ones before it were. No memory per request.
- *  @throws StorageError CORRUPT_MESSAGE (no protobuf) | PROTOCOL_ERROR (breaks a rule of the protocol) |
- *  OUT_OF_RANGE (a number of 2^53 or more) | INVALID_ARGUMENT (a name in the hello): the stream cannot go on */
+/** Calls the visitor for everything in the message, in order. Two walks: the first one, over the
+ *  outer fields only, checks the frame and the counts before the visitor sees anything; a request
+ *  that turns out wrong in the second one is not visited, the ones before it were. No memory per
+ *  request.
+ *  @throws StorageError CORRUPT_MESSAGE (no protobuf) | PROTOCOL_ERROR (breaks a rule of the
+ *    protocol) | OUT_OF_RANGE (a number of 2^53 or more) | INVALID_ARGUMENT (a name in the hello):
+ *    the stream cannot go on */
 export function decodeIoBatch(message: Buffer, visitor: IoBatchVisitor): void {
   const reader = new WireReader(message, 0, message.length);
   let requests = 0;
@@ -101,7 +106,8 @@ export function decodeIoBatch(message: Buffer, visitor: IoBatchVisitor): void {
   if (requests > 0) visitRequests(reader, visitor);
 }
 
-/** A reader over the length-delimited field at the position; the outer reader is moved behind it. */
+/** A reader over the length-delimited field at the position; the outer reader is moved behind it.
+ */
 export function inner(reader: WireReader): WireReader {
   const length = reader.length();
   reader.at += length;

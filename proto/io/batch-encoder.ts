@@ -2,10 +2,11 @@
  * Writes IoBatch messages (proto/replica.proto).
  *
  * Layout, which our decoder knows by heart and any protobuf decoder can read:
- *   acked_through, 9 bytes; then each request as tag, length and 42 bytes of op, flags, id, offset, length, arg; a write
- *   goes on with its checksums and its payload. A payload of ALIGNED_PAYLOAD_MIN or more is preceded by a `pad` field of such a length
- *   that it begins at a multiple of BLOCK_SIZE from the message start: a receiver that assembles the message in aligned memory
- *   writes it to disk from there.
+ *   acked_through, 9 bytes; then each request as tag, length and 42 bytes of op, flags, id, offset,
+ *   length, arg; a write goes on with its checksums and its payload. A payload of
+ *   ALIGNED_PAYLOAD_MIN or more is preceded by a `pad` field of such a length that it begins at a
+ *   multiple of BLOCK_SIZE from the message start: a receiver that assembles the message in aligned
+ *   memory writes it to disk from there.
  */
 import assert from 'node:assert';
 import { BLOCK_SIZE, WIRE_IO_BYTES_MAX } from '../../common/units.js';
@@ -20,7 +21,8 @@ import {
 import { MessageMemory, MessageWriter, PooledMessage } from './message-memory.js';
 import { putU32, putU64, varintSize, writeVarint } from './wire-format.js';
 
-/** Signature of crc32cBlocks in native/index.ts: one little-endian u32 per BLOCK_SIZE bytes of `src`. */
+/** Signature of crc32cBlocks in native/index.ts: one little-endian u32 per BLOCK_SIZE bytes of
+ * `src`. */
 export type ChecksumBlocks = (
   src: Buffer,
   srcOffset: number,
@@ -51,7 +53,8 @@ const PAD_HEADER_BYTES = 3;
 const REQUEST_OVERHEAD_BYTES = 64;
 
 /** Collects requests and turns them into one message. Not reusable until `finish`, then at once.
- *  Wrong arguments (offsets that are not safe integers, payloads of another length) are programmer errors and assert. */
+ *  Wrong arguments (offsets that are not safe integers, payloads of another length) are programmer
+ *  errors and assert. */
 export class IoBatchEncoder {
   readonly #writer: MessageWriter;
   readonly #checksumBlocks: ChecksumBlocks;
@@ -73,7 +76,8 @@ export class IoBatchEncoder {
     return this.#writer.lengthBytes;
   }
 
-  /** Whether one more request with `payloadBytes` of payload (0: none) keeps the message within the protocol's limits. */
+  /** Whether one more request with `payloadBytes` of payload (0: none) keeps the message within the
+   * protocol's limits. */
   fits(payloadBytes: number): boolean {
     const bytes = payloadBytes + (payloadBytes / BLOCK_SIZE) * 4 + BLOCK_SIZE;
     return (
@@ -127,9 +131,11 @@ export class IoBatchEncoder {
     this.#requests += 1;
   }
 
-  /** The message with everything that was added (nothing: only `acked_through` travels), ready to send.
+  /** The message with everything that was added (nothing: only `acked_through` travels), ready to
+   *  send.
    *  @param ackedThrough every member has acknowledged all write ids up to and including this one
-   *  @param streams      how many streams it is sent on: after that many `done()` calls its memory is used again */
+   *  @param streams      how many streams it is sent on: after that many `done()` calls its memory
+   *    is used again */
   finish(ackedThrough: number, streams: number): OutgoingMessage {
     assert(Number.isSafeInteger(ackedThrough) && ackedThrough >= 0);
     const first = this.#start(0);
@@ -152,7 +158,8 @@ export class IoBatchEncoder {
     return bytes;
   }
 
-  /** Fills up so that what begins `headersLength` bytes behind the pad begins at a block boundary. */
+  /** Fills up so that what begins `headersLength` bytes behind the pad begins at a block boundary.
+   */
   #pad(headersLength: number): void {
     const bytes = this.#writer.reserve(0);
     const at = this.#writer.at;

@@ -1,4 +1,5 @@
-/** The first message of each side of a data stream: who is speaking, and in which epoch. Once per stream: plain code. */
+/** The first message of each side of a data stream: who is speaking, and in which epoch. Once per
+ * stream: plain code. */
 import assert from 'node:assert';
 import { StorageError } from '../../common/errors.js';
 import { checkName } from '../../common/names.js';
@@ -71,7 +72,8 @@ class HelloWriter {
   }
 }
 
-/** IoBatch with nothing but the hello, for one stream. Texts of more than 128 bytes are programmer errors. */
+/** IoBatch with nothing but the hello, for one stream. Texts of more than 128 bytes are programmer
+ * errors. */
 export function encodeIoHello(hello: IoHello): OutgoingMessage {
   const writer = new HelloWriter();
   writer.uint32(0x08, hello.protocolVersion);
@@ -98,8 +100,9 @@ export function checkToken(text: string, what: string): string {
   throw new StorageError('INVALID_ARGUMENT', `${what} is not 1 to 128 printable characters`);
 }
 
-/** Parses the hello between the reader's position and end. @throws StorageError CORRUPT_MESSAGE | PROTOCOL_ERROR |
- *  OUT_OF_RANGE | INVALID_ARGUMENT (a name) */
+/** Parses the hello between the reader's position and its end.
+ *  @throws StorageError CORRUPT_MESSAGE | PROTOCOL_ERROR | OUT_OF_RANGE | INVALID_ARGUMENT
+ *    (names) */
 export function parseIoHello(reader: WireReader): IoHello {
   const hello = { protocolVersion: 0, volume: '', replicaId: '', epoch: 0, engineId: '' };
   while (reader.at < reader.end) {

@@ -1,4 +1,5 @@
-/** Operations, flags and limits of the data stream. Meaning: proto/replica.proto and docs/wire-protocol.md. */
+/** Operations, flags and limits of the data stream. Meaning: proto/replica.proto and
+ * docs/wire-protocol.md. */
 import assert from 'node:assert';
 import { BLOCK_SIZE, KIB, WIRE_IO_BYTES_MAX } from '../../common/units.js';
 import { MESSAGE_BYTES_MAX } from '../message-stream.js';
@@ -25,9 +26,11 @@ export const IO_FLAGS_ALL = IO_FLAG.FUA | IO_FLAG.NO_HOLE | IO_FLAG.RAW;
 export const PROTOCOL_VERSION = 1;
 /** Most requests in one IoBatch, most replies in one IoReplyBatch. */
 export const REQUESTS_PER_MESSAGE_MAX = 4096;
-/** Writes of at least this many bytes get their payload at a multiple of BLOCK_SIZE from the message start. */
+/** Writes of at least this many bytes get their payload at a multiple of BLOCK_SIZE from the
+ * message start. */
 export const ALIGNED_PAYLOAD_MIN = 64 * KIB;
-/** Read payloads up to this are copied into the reply message, longer ones are sent from where they are. */
+/** Read payloads up to this are copied into the reply message, longer ones are sent from where they
+ * are. */
 export const COPIED_PAYLOAD_MAX = 16 * KIB;
 /** Longest text in IoReply.detail, in bytes; the encoder cuts. */
 export const DETAIL_BYTES_MAX = 1024;

@@ -1,4 +1,5 @@
-/** Memory of outgoing messages, used again once every stream has sent them, so that a busy sender makes no garbage. */
+/** Memory of outgoing messages, used again once every stream has sent them, so that a busy sender
+ * makes no garbage. */
 import assert from 'node:assert';
 import { KIB, MIB } from '../../common/units.js';
 import { MESSAGE_BYTES_MAX, MESSAGE_HEADROOM, type OutgoingMessage } from '../message-stream.js';

@@ -1,7 +1,8 @@
 /**
  * Reads IoReplyBatch messages from any protobuf encoder.
  *
- * What belongs to a request (is the payload as long as what was asked for?) is checked by whoever knows the request.
+ * What belongs to a request (is the payload as long as what was asked for?) is checked by whoever
+ * knows the request.
  */
 import { StorageError } from '../../common/errors.js';
 import { WIRE_IO_BYTES_MAX } from '../../common/units.js';
@@ -11,7 +12,8 @@ import { DETAIL_BYTES_MAX, REQUESTS_PER_MESSAGE_MAX } from './limits.js';
 import { REPLY_FIELDS_BYTES } from './reply-encoder.js';
 import { getU64, WireReader } from './wire-format.js';
 
-/** One reply. The same object is filled again for the next reply: copy what must outlive the visitor's call. */
+/** One reply. The same object is filled again for the next reply: copy what must outlive the
+ * visitor's call. */
 export interface IoReplyView {
   /** proto/status.ts; 0 is OK */
   readonly status: number;
@@ -69,7 +71,8 @@ function protocolError(message: string): StorageError {
 }
 
 /** Calls the visitor for everything in the message, in order; otherwise as decodeIoBatch.
- *  @throws StorageError CORRUPT_MESSAGE | PROTOCOL_ERROR | OUT_OF_RANGE | INVALID_ARGUMENT: the stream cannot go on */
+ *  @throws StorageError CORRUPT_MESSAGE | PROTOCOL_ERROR | OUT_OF_RANGE | INVALID_ARGUMENT: the
+ *    stream cannot go on */
 export function decodeIoReplyBatch(message: Buffer, visitor: IoReplyBatchVisitor): void {
   const reader = new WireReader(message, 0, message.length);
   let replies = 0;

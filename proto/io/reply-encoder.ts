@@ -1,8 +1,9 @@
 /**
  * Writes IoReplyBatch messages (proto/replica.proto).
  *
- * Layout: each reply as tag, length and 19 bytes of status, id and bad_block; then, where it has them, checksums, payload, detail.
- * A payload by reference is spliced in: `#cuts[i]` is the position in the writer's memory where `#pieces[i]` belongs.
+ * Layout: each reply as tag, length and 19 bytes of status, id and bad_block; then, where it has
+ * them, checksums, payload, detail. A payload by reference is spliced in: `#cuts[i]` is the
+ * position in the writer's memory where `#pieces[i]` belongs.
  */
 import assert from 'node:assert';
 import { BLOCK_SIZE, WIRE_IO_BYTES_MAX } from '../../common/units.js';
@@ -43,7 +44,8 @@ export class IoReplyEncoder {
     return this.#writer.lengthBytes + this.#piecesBytes;
   }
 
-  /** Whether one more reply with `payloadBytes` of payload keeps the message within the protocol's limits. */
+  /** Whether one more reply with `payloadBytes` of payload keeps the message within the protocol's
+   * limits. */
   fits(payloadBytes: number): boolean {
     const bytes = payloadBytes + (payloadBytes / BLOCK_SIZE) * 4;
     return (
@@ -54,7 +56,8 @@ export class IoReplyEncoder {
 
   /** A reply without payload.
    *  @param status a number of proto/status.ts
-   *  @param error  badBlock: index of the first bad block in the request; detail: for people, cut to 1 KiB */
+   *  @param error  badBlock: index of the first bad block in the request; detail: for people, cut
+   *    to 1 KiB */
   add(id: number, status: number, error?: { badBlock?: number; detail?: string }): void {
     assert(this.fits(0), 'ask fits() before add()');
     const detail = cutText(error?.detail ?? '');
@@ -73,8 +76,8 @@ export class IoReplyEncoder {
   }
 
   /** A successful reply with data: to READ with checksums, to MAP without (empty buffer).
-   *  @param payload  undefined: all zero. Up to COPIED_PAYLOAD_MAX it is copied; longer ones are sent from where they are and
-   *                  must not change until released
+   *  @param payload  undefined: all zero. Up to COPIED_PAYLOAD_MAX it is copied; longer ones are
+   *                  sent from where they are and must not change until released
    *  @param release  called once: at once if nothing is kept, else when the message is done */
   addRead(id: number, checksums: Buffer, payload?: Buffer, release?: () => void): void {
     const payloadLength = payload?.length ?? 0;
@@ -114,7 +117,8 @@ export class IoReplyEncoder {
     if (copied) release?.();
   }
 
-  /** The message with everything that was added, for one stream. `done()` gives the memory back and runs the releases. */
+  /** The message with everything that was added, for one stream. `done()` gives the memory back and
+   * runs the releases. */
   finish(): OutgoingMessage {
     const lengthBytes = this.lengthBytes;
     const { bytes, end } = this.#writer.take();

@@ -1,4 +1,5 @@
-/** The few pieces of protobuf's wire format that the data stream uses (protobuf.dev, "Encoding"). */
+/** The few pieces of protobuf's wire format that the data stream uses (protobuf.dev, "Encoding").
+ */
 import { StorageError } from '../../common/errors.js';
 
 export const WIRE_VARINT = 0;
@@ -42,7 +43,8 @@ export function putU64(bytes: Buffer, at: number, value: number): void {
   putU32(bytes, at + 4, (value / TWO_32) >>> 0);
 }
 
-/** @throws StorageError OUT_OF_RANGE from 2^53 on: such a number would silently become another one */
+/** @throws StorageError OUT_OF_RANGE from 2^53 on: such a number would silently become another one
+ */
 export function getU64(bytes: Buffer, at: number): number {
   const high = bytes.readUInt32LE(at + 4);
   if (high >= HIGH_LIMIT) {
@@ -55,7 +57,8 @@ function corrupt(what: string, at: number): StorageError {
   return new StorageError('CORRUPT_MESSAGE', `message does not parse: ${what} at byte ${at}`);
 }
 
-/** Walks over bytes from the network. Every method throws StorageError CORRUPT_MESSAGE instead of reading past `end`. */
+/** Walks over bytes from the network. Every method throws StorageError CORRUPT_MESSAGE instead of
+ * reading past `end`. */
 export class WireReader {
   constructor(
     readonly bytes: Buffer,
@@ -129,7 +132,8 @@ export class WireReader {
     return this.bytes.toString('utf8', this.at - length, this.at);
   }
 
-  /** Passes over a field whose tag was just read. Groups are not part of proto3 and do not parse. */
+  /** Passes over a field whose tag was just read. Groups are not part of proto3 and do not parse.
+   */
   skip(tag: number): void {
     const wireType = tag & 7;
     if (wireType === WIRE_BYTES) this.skipBytes();

@@ -1,4 +1,5 @@
-/** The calling side: opens the connection with preface, settings and the one request, and reads response headers and trailers. */
+/** The calling side: opens the connection with preface, settings and the one request, and reads
+ * response headers and trailers. */
 import { StorageError } from '../../common/errors.js';
 import type { MessageStreamHandlers } from '../message-stream.js';
 import { Endpoint, type EndpointOptions, firstFrames } from './endpoint.js';
@@ -24,7 +25,8 @@ import { encodeHeaders, type HeaderList } from './hpack.js';
 /** The rpc that carries the data stream. */
 export const IO_PATH = '/aurochs.v1.ReplicaData/Io';
 
-/** Headers by which either side tells an error: as trailers, or (specialised endpoints only) as trailers of a request. */
+/** Headers by which either side tells an error: as trailers, or (specialised endpoints only) as
+ * trailers of a request. */
 export function errorHeaders(error: StorageError): Array<readonly [string, string]> {
   const failure = failureOf(error);
   const headers: Array<readonly [string, string]> = [
@@ -36,7 +38,8 @@ export function errorHeaders(error: StorageError): Array<readonly [string, strin
   return headers;
 }
 
-/** The error that trailers tell of; undefined for status 0. Trailers without a status are an error, too. */
+/** The error that trailers tell of; undefined for status 0. Trailers without a status are an error,
+ * too. */
 export function errorOfTrailers(headers: HeaderList, peer: string): StorageError | undefined {
   const values = new Map(headers);
   const text = values.get('grpc-status');

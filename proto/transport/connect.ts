@@ -23,9 +23,10 @@ export interface ConnectOptions {
 
 const DEADLINE_MS = 10_000;
 
-/** Resolves with a stream that is ready to send. The handlers may be called before the caller sees the promise settle.
- *  @throws StorageError UNAVAILABLE | DEADLINE | PERMISSION (TLS) | PROTOCOL_ERROR | INVALID_ARGUMENT; the handlers are
- *  then never called */
+/** Resolves with a stream that is ready to send. The handlers may be called before the caller sees
+ *  the promise settle.
+ *  @throws StorageError UNAVAILABLE | DEADLINE | PERMISSION (TLS) | PROTOCOL_ERROR |
+ *  INVALID_ARGUMENT; the handlers are then never called */
 export async function connectIo(options: ConnectOptions): Promise<MessageStream> {
   const address = parseAddress(options.address);
   const peer = formatAddress(address);

@@ -1,13 +1,15 @@
 /**
- * One HTTP/2 connection with one gRPC stream on it, seen as a MessageStream. What both sides share; `client-endpoint.ts` and
- * `server-endpoint.ts` add how the stream begins and ends.
+ * One HTTP/2 connection with one gRPC stream on it, seen as a MessageStream. What both sides share;
+ * `client-endpoint.ts` and `server-endpoint.ts` add how the stream begins and ends.
  *
  * Invariants:
- * - Handlers: `onClose` once, last, never from inside `send` or `close`; messages in order; none while paused.
- * - While paused the connection is still read, else a WINDOW_UPDATE that our own sending waits for would not come in. What piles up
- *   meanwhile is bounded by the stream's window.
- * - After the end of the stream the connection is only drained until the peer closes it, or the linger time is over: closing a
- *   socket with unread bytes would destroy the trailers on their way to the peer.
+ * - Handlers: `onClose` once, last, never from inside `send` or `close`; messages in order; none
+ *   while paused.
+ * - While paused the connection is still read, else a WINDOW_UPDATE that our own sending waits for
+ *   would not come in. What piles up meanwhile is bounded by the stream's window.
+ * - After the end of the stream the connection is only drained until the peer closes it, or the
+ *   linger time is over: closing a socket with unread bytes would destroy the trailers on their way
+ *   to the peer.
  */
 import type { Duplex } from 'node:stream';
 import type { Clock, Timer } from '../../common/clock.js';
@@ -223,7 +225,8 @@ export abstract class Endpoint implements MessageStream, FrameSink, ReadSink {
 
   // --- ends
 
-  /** The stream is over: after an orderly end what the windows allow is still sent, the rest of the queue is dropped; then
+  /** The stream is over: after an orderly end what the windows allow is still sent, the rest of the
+   *  queue is dropped; then
    *  `farewell` tells the peer, and the handlers are told. */
   protected finish(error: StorageError | undefined, farewell: () => void): void {
     if (this.#settled) return;

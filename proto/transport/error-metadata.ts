@@ -1,6 +1,7 @@
-/** A StorageError as gRPC status and metadata, and back. Both transports and the control calls use this one mapping.
- *  `aurochs-code` carries our code, `aurochs-details` the details as JSON (percent-encoded); a peer that knows neither still gets a
- *  correct gRPC status and message. */
+/** A StorageError as gRPC status and metadata, and back. Both transports and the control calls use
+ *  this one mapping.
+ *  `aurochs-code` carries our code, `aurochs-details` the details as JSON (percent-encoded); a peer
+ *  that knows neither still gets a correct gRPC status and message. */
 import {
   ERROR_CODES,
   type ErrorCode,
@@ -59,7 +60,8 @@ export function failureOf(error: StorageError): Required<GrpcFailure> {
   };
 }
 
-/** The error that the other side had; the code by metadata, else by status. Never throws, whatever the texts are. */
+/** The error that the other side had; the code by metadata, else by status. Never throws, whatever
+ * the texts are. */
 export function errorOfFailure(failure: GrpcFailure): StorageError {
   const named = failure.code !== undefined && isErrorCode(failure.code) ? failure.code : undefined;
   const code = named ?? CODE_OF_GRPC[failure.status] ?? 'INTERNAL';

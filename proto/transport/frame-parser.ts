@@ -1,7 +1,8 @@
 /**
  * Cuts the bytes of a connection into frames.
  *
- * Payload of DATA is handed on as it comes, in spans of the chunks, without collecting it. Other frames are small and handed on whole.
+ * Payload of DATA is handed on as it comes, in spans of the chunks, without collecting it. Other
+ * frames are small and handed on whole.
  */
 import {
   FLAG,
@@ -14,7 +15,8 @@ import {
 
 /** What it throws ends the parsing of the chunk and reaches the caller of `push`. */
 export interface FrameSink {
-  /** A DATA frame begins; `lengthBytes` is what it takes from the flow-control window, padding included. */
+  /** A DATA frame begins; `lengthBytes` is what it takes from the flow-control window, padding
+   * included. */
   onDataStart(streamId: number, lengthBytes: number): void;
   /** Bytes [start, end) of the chunk are content of the current DATA frame. Borrowed. */
   onDataSpan(streamId: number, chunk: Buffer, span: { start: number; end: number }): void;
@@ -65,7 +67,8 @@ export class FrameParser {
     this.#stopped = true;
   }
 
-  /** Bytes of content that the current DATA frame still has to bring, if the next byte is one of them; else 0. */
+  /** Bytes of content that the current DATA frame still has to bring, if the next byte is one of
+   * them; else 0. */
   get contentLeft(): number {
     const inContent = this.#inFrame && this.#type === FRAME.DATA && !this.#padLengthDue;
     return inContent && !this.#stopped ? Math.max(0, this.#left - this.#padding) : 0;
@@ -75,7 +78,8 @@ export class FrameParser {
     return this.#streamId;
   }
 
-  /** The next bytes of the connection were content (at most `contentLeft`) and are where they belong already. */
+  /** The next bytes of the connection were content (at most `contentLeft`) and are where they
+   * belong already. */
   skipContent(lengthBytes: number): void {
     this.#left -= lengthBytes;
     if (this.#left > 0) return;

@@ -36,7 +36,8 @@ export const SETTING = {
   INITIAL_WINDOW_SIZE: 4,
   MAX_FRAME_SIZE: 5,
   MAX_HEADER_LIST_SIZE: 6,
-  /** Ours: "this side is a specialised endpoint". Unknown identifiers are ignored by everybody else (RFC 9113, 6.5.2). */
+  /** Ours: "this side is a specialised endpoint". Unknown identifiers are ignored by everybody else
+   * (RFC 9113, 6.5.2). */
   AUROCHS: 0xa0c5,
 } as const;
 /** Value of SETTING.AUROCHS. */

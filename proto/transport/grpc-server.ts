@@ -1,4 +1,5 @@
-/** The stock grpc-js server behind the listener: control services, and the data stream for clients that do not carry our mark. */
+/** The stock grpc-js server behind the listener: control services, and the data stream for clients
+ * that do not carry our mark. */
 import type net from 'node:net';
 import {
   type MethodDefinition,

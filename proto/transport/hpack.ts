@@ -1,6 +1,7 @@
 /**
- * Header blocks (HPACK, RFC 7541) without a dynamic table: we announce table size 0, so a correct peer refers to the static table
- * only, and what it adds does not fit. We write literals, never indexed, which needs no state on either side.
+ * Header blocks (HPACK, RFC 7541) without a dynamic table: we announce table size 0, so a correct
+ * peer refers to the static table only, and what it adds does not fit. We write literals, never
+ * indexed, which needs no state on either side.
  */
 import { StorageError } from '../../common/errors.js';
 import { decodeHuffman } from './huffman.js';

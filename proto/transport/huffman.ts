@@ -1,6 +1,7 @@
 /**
- * HPACK's Huffman code (RFC 7541, appendix B). The code is canonical: codes of one length follow each other in the order of the
- * symbols, shorter before longer. So the lengths are the whole table.
+ * HPACK's Huffman code (RFC 7541, appendix B). The code is canonical: codes of one length follow
+ * each other in the order of the symbols, shorter before longer. So the lengths are the whole
+ * table.
  */
 import assert from 'node:assert';
 import { StorageError } from '../../common/errors.js';
@@ -59,7 +60,8 @@ function buildTables(): { BY_LENGTH: CodesOfLength[]; SYMBOLS: number[] } {
 }
 
 /** The text (latin1) that the bytes stand for. Once per header: bit by bit is fast enough.
- *  @throws StorageError CORRUPT_MESSAGE: the end mark inside, or padding that is not up to seven ones */
+ *  @throws StorageError CORRUPT_MESSAGE: the end mark inside, or padding that is not up to seven
+ *    ones */
 export function decodeHuffman(bytes: Buffer): string {
   const text: number[] = [];
   let code = 0;

@@ -1,9 +1,9 @@
 /**
- * One listener for everything: each new connection is looked at (preface and first SETTINGS) and goes to the specialised endpoint
- * if its client carries our mark, else to grpc-js.
+ * One listener for everything: each new connection is looked at (preface and first SETTINGS) and
+ * goes to the specialised endpoint if its client carries our mark, else to grpc-js.
  *
- * Bounded: connections of all kinds, those of them that have not shown who they are (TLS, preface, and for a marked one the
- * request), and the time they may take for it.
+ * Bounded: connections of all kinds, those of them that have not shown who they are (TLS, preface,
+ * and for a marked one the request), and the time they may take for it.
  */
 import { chmod, unlink } from 'node:fs/promises';
 import net from 'node:net';
@@ -37,7 +37,8 @@ const LINGER_MS = 1000;
 const LIMITS: TransportLimits = { connectionsMax: 512, handshakesMax: 64, handshakeMs: 10_000 };
 
 export interface ListenOptions {
-  /** `host:port` (port 0: any free one) or `unix:/path` (mode 0600; a dead socket file is replaced) */
+  /** `host:port` (port 0: any free one) or `unix:/path` (mode 0600; a dead socket file is replaced)
+   */
   readonly address: string;
   readonly tls?: TransportTls | undefined;
   readonly acquire: AcquireMemory;
@@ -54,12 +55,14 @@ export interface TransportListener {
   readonly address: string;
   /** Open connections now. */
   readonly connections: number;
-  /** Refuses new connections, ends data streams with CLOSED, lets running control calls finish for 2 s, then cuts. Idempotent. */
+  /** Refuses new connections, ends data streams with CLOSED, lets running control calls finish for
+   * 2 s, then cuts. Idempotent. */
   close(): Promise<void>;
 }
 
 /** Resolves when the address is bound.
- *  @throws StorageError INVALID_ARGUMENT (address, TLS files) | UNAVAILABLE (details.errno, EADDRINUSE for one) */
+ *  @throws StorageError INVALID_ARGUMENT (address, TLS files) | UNAVAILABLE (details.errno,
+ *    EADDRINUSE for one) */
 export async function listenTransport(options: ListenOptions): Promise<TransportListener> {
   const address = parseAddress(options.address);
   const listener = new Listener(options);
@@ -274,7 +277,8 @@ class Listener implements TransportListener {
   }
 }
 
-/** One connection that has not shown who it is: destroyed at the deadline, counted until it is over. */
+/** One connection that has not shown who it is: destroyed at the deadline, counted until it is
+ * over. */
 class Handshake {
   readonly #timer: Timer;
   #socket: net.Socket;

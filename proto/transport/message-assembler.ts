@@ -1,8 +1,9 @@
 /**
- * Makes messages of the content of DATA frames: one byte "compressed?", four bytes length, the message; frames may cut it anywhere.
+ * Makes messages of the content of DATA frames: one byte "compressed?", four bytes length, the
+ * message; frames may cut it anywhere.
  *
- * A message that lies whole in one span is handed on without a copy; any other one is collected once, in memory that is taken
- * when its length is known to be allowed.
+ * A message that lies whole in one span is handed on without a copy; any other one is collected
+ * once, in memory that is taken when its length is known to be allowed.
  */
 import assert from 'node:assert';
 import { StorageError } from '../../common/errors.js';
@@ -11,7 +12,8 @@ import { GRPC_HEADER_BYTES } from './frame.js';
 import type { ReadPiece } from './read-memory.js';
 import type { ReceivedBytes, ReceiveMemory } from './receive-memory.js';
 
-/** A message on its way through the handler. Held once by the endpoint, and once more per `retain`. */
+/** A message on its way through the handler. Held once by the endpoint, and once more per `retain`.
+ */
 export class ReceivedMessage implements IncomingMessage {
   readonly bytes: Buffer;
   readonly aligned: boolean;
@@ -19,7 +21,8 @@ export class ReceivedMessage implements IncomingMessage {
   readonly #memory: ReceivedBytes | undefined;
   readonly #onConsumed: (lengthBytes: number) => void;
 
-  /** @param memory released with the message; undefined: nobody else uses what `bytes` is a view of */
+  /** @param memory released with the message; undefined: nobody else uses what `bytes` is a view of
+   */
   constructor(
     bytes: Buffer,
     memory: ReceivedBytes | undefined,
@@ -88,8 +91,10 @@ export class MessageAssembler {
     this.#emit(memory.bytes, memory);
   }
 
-  /** @param piece held by messages that are views of the chunk; undefined: the chunk is not used again
-   *  @throws StorageError LIMIT_EXCEEDED (message too long) | UNSUPPORTED (compressed) | OVERLOADED (no memory) */
+  /** @param piece held by messages that are views of the chunk; undefined: the chunk is not used
+   *   again
+   *  @throws StorageError LIMIT_EXCEEDED (message too long) | UNSUPPORTED (compressed) | OVERLOADED
+   *    (no memory) */
   push(chunk: Buffer, span: { start: number; end: number }, piece: ReadPiece | undefined): void {
     const { start, end } = span;
     let at = start;

@@ -1,8 +1,9 @@
 /**
- * Memory that a socket reads into, used again instead of made new for every read: collecting that garbage took a receiver more time
- * than all our code (ADR 0003).
+ * Memory that a socket reads into, used again instead of made new for every read: collecting that
+ * garbage took a receiver more time than all our code (ADR 0003).
  *
- * A piece with messages that are still held is set aside and comes back when the last of them was released.
+ * A piece with messages that are still held is set aside and comes back when the last of them was
+ * released.
  */
 import { KIB } from '../../common/units.js';
 import type { ReceivedBytes } from './receive-memory.js';
@@ -11,7 +12,8 @@ const START_BYTES = 64 * KIB;
 const GROWN_BYTES = 256 * KIB;
 /** Free pieces kept besides the current one. */
 const SPARE_MAX = 4;
-/** Pieces held by messages: beyond, what is read is copied, or many small messages would pin many large pieces. */
+/** Pieces held by messages: beyond, what is read is copied, or many small messages would pin many
+ * large pieces. */
 const HELD_MAX = 8;
 
 /** One piece. Messages that are views of it hold it. */
@@ -68,7 +70,8 @@ export class ReadMemory {
     return this.#heldCount >= HELD_MAX;
   }
 
-  /** For the next read. `lastBytes`: what the last one brought; a full piece asks for larger ones. */
+  /** For the next read. `lastBytes`: what the last one brought; a full piece asks for larger ones.
+   */
   next(lastBytes: number): ReadPiece {
     const grow = lastBytes === this.#sizeBytes && this.#sizeBytes < GROWN_BYTES;
     if (grow) {

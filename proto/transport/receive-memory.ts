@@ -1,4 +1,5 @@
-/** Memory for messages that arrive in pieces: from the injected pool, and from the heap, up to a limit, where that is full. */
+/** Memory for messages that arrive in pieces: from the injected pool, and from the heap, up to a
+ * limit, where that is full. */
 import type { AlignedBuffer } from '../../common/block-device.js';
 import { StorageError } from '../../common/errors.js';
 import { KIB, MIB } from '../../common/units.js';
@@ -13,7 +14,8 @@ export interface ReceivedBytes {
   release(): void;
 }
 
-/** Shorter messages are not worth a place in the pool. Their number is bounded by the flow-control window. */
+/** Shorter messages are not worth a place in the pool. Their number is bounded by the flow-control
+ * window. */
 const SMALL_BYTES_MAX = 16 * KIB;
 const HEAP_BYTES_MAX = 64 * MIB;
 
@@ -32,7 +34,8 @@ export class ReceiveMemory {
     return this.#heapBytes;
   }
 
-  /** @throws StorageError OVERLOADED when pool and heap allowance are used up; what else `acquire` throws */
+  /** @throws StorageError OVERLOADED when pool and heap allowance are used up; what else `acquire`
+   *   throws */
   take(lengthBytes: number): ReceivedBytes {
     if (lengthBytes <= SMALL_BYTES_MAX) {
       return { bytes: Buffer.allocUnsafe(lengthBytes), aligned: false, release: nothing };

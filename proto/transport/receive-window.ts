@@ -1,6 +1,7 @@
 /**
- * What the peer may send. The stream's window is the real bound: it grows again only when a message has been consumed.
- * The connection's window is as large as can be, since the connection has only this stream.
+ * What the peer may send. The stream's window is the real bound: it grows again only when a message
+ * has been consumed. The connection's window is as large as can be, since the connection has only
+ * this stream.
  */
 import { MIB } from '../../common/units.js';
 import { MESSAGE_BYTES_MAX } from '../message-stream.js';
@@ -65,7 +66,8 @@ export class ReceiveWindow {
   }
 }
 
-/** Bounds frames that cost us work and carry nothing: PING, SETTINGS, resets, unknown and empty ones. */
+/** Bounds frames that cost us work and carry nothing: PING, SETTINGS, resets, unknown and empty
+ * ones. */
 export class FloodGuard {
   #left = FLOOD_BURST;
   #atMs: number;

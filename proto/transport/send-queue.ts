@@ -1,11 +1,15 @@
 /**
- * Messages on their way to the socket: cut into DATA frames as the peer's limits allow, all of a turn in one write.
+ * Messages on their way to the socket: cut into DATA frames as the peer's limits allow, all of a
+ * turn in one write.
  *
  * Invariants:
- * - `queuedBytes` counts every message from `push` until the kernel has it (or the connection is gone); `done()` is called then.
- * - Never more is written than stream window and connection window allow; both shrink here and grow by WINDOW_UPDATE.
- * - A message that fits one frame and the windows is written from where it is, its headers put in its headroom. Only
- *   then is the headroom touched, and always with the same bytes, since every endpoint uses the same stream id.
+ * - `queuedBytes` counts every message from `push` until the kernel has it (or the connection is
+ *   gone); `done()` is called then.
+ * - Never more is written than stream window and connection window allow; both shrink here and grow
+ *   by WINDOW_UPDATE.
+ * - A message that fits one frame and the windows is written from where it is, its headers put in
+ *   its headroom. Only then is the headroom touched, and always with the same bytes, since every
+ *   endpoint uses the same stream id.
  */
 import assert from 'node:assert';
 import type { Duplex } from 'node:stream';
@@ -77,7 +81,8 @@ export class SendQueue {
     return this.#head === this.#queue.length;
   }
 
-  /** Takes a message; it is written before the current turn ends if the windows allow. False: above the high mark. */
+  /** Takes a message; it is written before the current turn ends if the windows allow. False: above
+   * the high mark. */
   push(message: OutgoingMessage): boolean {
     if (this.#closed) {
       message.done();
@@ -95,7 +100,8 @@ export class SendQueue {
     return false;
   }
 
-  /** Writes a frame that is no DATA, at once. @throws Http2Error if the peer does not read what it makes us answer */
+  /** Writes a frame that is no DATA, at once. @throws Http2Error if the peer does not read what it
+   * makes us answer */
   control(frame: Buffer): void {
     this.#controlPending += 1;
     this.#socket.write(frame, () => {
@@ -120,7 +126,8 @@ export class SendQueue {
     if (!this.empty) this.flush();
   }
 
-  /** SETTINGS_INITIAL_WINDOW_SIZE changes the window of the open stream by the difference. @throws Http2Error */
+  /** SETTINGS_INITIAL_WINDOW_SIZE changes the window of the open stream by the difference. @throws
+   * Http2Error */
   setInitialWindow(size: number): void {
     const next = this.#streamWindow + size - this.#initialWindow;
     if (next > WINDOW_BYTES_LIMIT) {

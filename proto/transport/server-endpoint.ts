@@ -17,7 +17,8 @@ export class ServerEndpoint extends Endpoint {
   #responded = false;
   readonly #onOpen: (stream: MessageStream) => MessageStreamHandlers;
 
-  /** The caller has read preface and first SETTINGS to see the mark; it passes all bytes but the preface to `receive`.
+  /** The caller has read preface and first SETTINGS to see the mark; it passes all bytes but the
+   *  preface to `receive`.
    *  @param options.onOpen the request has come: who handles the stream? */
   constructor(
     options: EndpointOptions & {

@@ -8,7 +8,8 @@ const SETTINGS_BYTES_MAX = 600;
 
 export type Caller = 'specialised' | 'ordinary' | 'stranger';
 
-/** What the bytes so far tell; undefined: more are needed, at most some hundred. A stranger speaks no HTTP/2 at all. */
+/** What the bytes so far tell; undefined: more are needed, at most some hundred. A stranger speaks
+ * no HTTP/2 at all. */
 export function callerOf(bytes: Buffer): Caller | undefined {
   const compared = Math.min(bytes.length, PREFACE.length);
   if (bytes.compare(PREFACE, 0, compared, 0, compared) !== 0) return 'stranger';
@@ -21,7 +22,8 @@ export function callerOf(bytes: Buffer): Caller | undefined {
   return hasMark(bytes.subarray(payloadAt, payloadAt + length)) ? 'specialised' : 'ordinary';
 }
 
-/** Calls back once with the caller and everything that was read; the socket is paused then. Not at all if it closes first. */
+/** Calls back once with the caller and everything that was read; the socket is paused then. Not at
+ * all if it closes first. */
 export function sniff(socket: net.Socket, done: (caller: Caller, bytes: Buffer) => void): void {
   let bytes: Buffer = Buffer.alloc(0);
   const onData = (chunk: Buffer): void => {

@@ -1,15 +1,17 @@
 /**
- * Reading of a socket into memory we name (`onread` of node:net): pieces that are used again, or, for a long message, straight into
- * the memory where it is collected.
+ * Reading of a socket into memory we name (`onread` of node:net): pieces that are used again, or,
+ * for a long message, straight into the memory where it is collected.
  *
- * The memory of the next read is fixed when the last one ends. So what `directTarget` returned belongs to the socket until the
- * next call of `directTarget` or the socket's end, whatever happens to the stream meanwhile.
+ * The memory of the next read is fixed when the last one ends. So what `directTarget` returned
+ * belongs to the socket until the next call of `directTarget` or the socket's end, whatever happens
+ * to the stream meanwhile.
  */
 import net from 'node:net';
 import { ReadMemory, type ReadPiece } from './read-memory.js';
 
 export interface ReadSink {
-  /** Bytes of the connection. @param piece whom to hold if views of them are to live longer than the call; undefined: nobody */
+  /** Bytes of the connection. @param piece whom to hold if views of them are to live longer than
+   * the call; undefined: nobody */
   receive(chunk: Buffer, piece: ReadPiece | undefined): void;
   /** Where the next bytes of the connection belong, if that is known. */
   directTarget(): Buffer | undefined;
@@ -60,9 +62,12 @@ interface SocketHandle {
   reading?: boolean;
 }
 
-/** Moves an accepted connection to a new socket that is read by `reader`. node:net offers `onread` for outgoing connections only, so
- *  the handle is moved by its internal name; where that is not as we know it the result is undefined and nothing has changed.
- *  @param socket paused and not inside one of its events; afterwards it is dead (its `close` event comes) */
+/** Moves an accepted connection to a new socket that is read by `reader`. node:net offers `onread`
+ *  for outgoing connections only, so
+ *  the handle is moved by its internal name; where that is not as we know it the result is
+ *  undefined and nothing has changed.
+ *  @param socket paused and not inside one of its events; afterwards it is dead (its `close` event
+ *    comes) */
 export function adopt(socket: net.Socket, reader: SocketReader): net.Socket | undefined {
   const inside = socket as unknown as { _handle?: SocketHandle | null };
   const handle = inside._handle;

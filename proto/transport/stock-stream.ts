@@ -1,4 +1,5 @@
-/** The data stream of an ordinary gRPC client, served by grpc-js: correct, not fast (each message is copied once more). */
+/** The data stream of an ordinary gRPC client, served by grpc-js: correct, not fast (each message
+ * is copied once more). */
 import type { ServerDuplexStream } from '@grpc/grpc-js';
 import { StorageError } from '../../common/errors.js';
 import { MIB } from '../../common/units.js';
@@ -39,7 +40,8 @@ export class StockStream implements MessageStream {
     this.#handlers = handlers;
     const call = this.#call;
     call.on('data', (bytes: Buffer) => this.#onMessage(bytes));
-    // A cancelled call ends its readable side first, and tells in a later event that it was cancelled.
+    // A cancelled call ends its readable side first, and tells in a later event that it was
+    // cancelled.
     const onCancelled = (): void => {
       const error = new StorageError('ABORTED', `${this.peer} cancelled the stream`);
       this.#finish(error, () => undefined);

@@ -1,4 +1,5 @@
-/** TLS of both transports: version 1.2 at least, certificates on both sides, names checked. No half measures to configure. */
+/** TLS of both transports: version 1.2 at least, certificates on both sides, names checked. No half
+ * measures to configure. */
 import { readFileSync } from 'node:fs';
 import {
   checkServerIdentity,
@@ -8,13 +9,15 @@ import {
 } from 'node:tls';
 import { StorageError } from '../../common/errors.js';
 
-/** Both sides prove who they are: there is no one-sided TLS. Each text is PEM or the path of a PEM file. */
+/** Both sides prove who they are: there is no one-sided TLS. Each text is PEM or the path of a PEM
+ * file. */
 export interface TransportTls {
   readonly ca: string;
   readonly cert: string;
   readonly key: string;
   /** Name that the other side's certificate must carry as a subject alternative name.
-   *  Default: a client expects the host it connects to, a listener accepts every certificate of the authority. */
+   *  Default: a client expects the host it connects to, a listener accepts every certificate of the
+   *  authority. */
   readonly peerName?: string | undefined;
 }
 
@@ -31,7 +34,8 @@ function pemOf(text: string, what: string): string {
   }
 }
 
-/** The PEM texts. Read once, at start. @throws StorageError INVALID_ARGUMENT naming the file that cannot be read */
+/** The PEM texts. Read once, at start. @throws StorageError INVALID_ARGUMENT naming the file that
+ * cannot be read */
 export function loadPem(tls: TransportTls): { ca: string; cert: string; key: string } {
   return {
     ca: pemOf(tls.ca, 'authority'),
@@ -40,7 +44,8 @@ export function loadPem(tls: TransportTls): { ca: string; cert: string; key: str
   };
 }
 
-/** @throws StorageError INVALID_ARGUMENT if a file is missing or is no PEM, or key and certificate do not match */
+/** @throws StorageError INVALID_ARGUMENT if a file is missing or is no PEM, or key and certificate
+ *   do not match */
 export function secureContextOf(tls: TransportTls): SecureContext {
   const pem = loadPem(tls);
   try {
@@ -51,7 +56,8 @@ export function secureContextOf(tls: TransportTls): SecureContext {
   }
 }
 
-/** Node's own check of a name against the subject alternative names; undefined if it is there. Serves both directions. */
+/** Node's own check of a name against the subject alternative names; undefined if it is there.
+ * Serves both directions. */
 export function checkPeerName(name: string, certificate: PeerCertificate): Error | undefined {
   if (certificate.subjectaltname === undefined) {
     return new Error(`certificate has no subject alternative name, ${name} expected`);

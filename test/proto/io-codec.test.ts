@@ -1,146 +1,39 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { StorageError } from '../../common/errors.js';
-import { BLOCK_SIZE, MIB, REGION_SIZE } from '../../common/units.js';
+import { BLOCK_SIZE, MIB } from '../../common/units.js';
 import { aurochs } from '../../proto/generated/messages.js';
 import {
   decodeIoBatch,
   decodeIoReplyBatch,
   encodeIoHello,
   encodeIoHelloReply,
-  IO_FLAG,
   IO_OP,
   IoBatchEncoder,
-  type IoBatchVisitor,
-  type IoReplyBatchVisitor,
   IoReplyEncoder,
 } from '../../proto/io-codec.js';
-import { MESSAGE_HEADROOM, type OutgoingMessage } from '../../proto/message-stream.js';
+import { MESSAGE_HEADROOM } from '../../proto/message-stream.js';
 import { checksumBlocks, crc32c } from './crc32c.js';
+import {
+  anyRequest,
+  bytesOf,
+  Collector,
+  checksumsOf,
+  decodeOurs,
+  encodeOurs,
+  encodeReplies,
+  hex,
+  numberOf,
+  payloadOf,
+  readPayload,
+  readSums,
+  replyGiven,
+  safe,
+  wanted,
+  wantedReply,
+  writeRequest,
+} from './io-samples.js';
 
 import v1 = aurochs.v1;
-
-interface Request {
-  op: number;
-  flags: number;
-  id: number;
-  offsetBytes: number;
-  lengthBytes: number;
-  arg: number;
-  checksums: string;
-  payload: string;
-}
-
-const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
-const bytesOf = (message: OutgoingMessage): Buffer =>
-  Buffer.concat([message.head.subarray(MESSAGE_HEADROOM), ...message.tail]);
-const numberOf = (value: unknown): number => Number(String(value ?? 0));
-
-class Collector implements IoBatchVisitor, IoReplyBatchVisitor {
-  hellos: unknown[] = [];
-  acked: number[] = [];
-  requests: Request[] = [];
-  replies: object[] = [];
-
-  onHello(hello: unknown): void {
-    this.hellos.push(hello);
-  }
-
-  onAckedThrough(id: number): void {
-    this.acked.push(id);
-  }
-
-  onRequest(view: Parameters<IoBatchVisitor['onRequest']>[0]): void {
-    const { op, flags, id, offsetBytes, lengthBytes, arg, bytes } = view;
-    const checksums = hex(bytes.subarray(view.checksumsStart, view.checksumsEnd));
-    const payload = hex(bytes.subarray(view.payloadStart, view.payloadEnd));
-    this.requests.push({ op, flags, id, offsetBytes, lengthBytes, arg, checksums, payload });
-  }
-
-  onReply(view: Parameters<IoReplyBatchVisitor['onReply']>[0]): void {
-    const { status, id, badBlock, detail, bytes } = view;
-    const checksums = hex(bytes.subarray(view.checksumsStart, view.checksumsEnd));
-    const payload = hex(bytes.subarray(view.payloadStart, view.payloadEnd));
-    this.replies.push({ status, id, badBlock, detail, checksums, payload });
-  }
-}
-
-function decodeOurs(message: Buffer): Collector {
-  const seen = new Collector();
-  decodeIoBatch(message, seen);
-  return seen;
-}
-
-const safe = fc.maxSafeNat();
-const blocks = (max: number) => fc.integer({ min: 1, max });
-const blockOffset = fc.integer({ min: 0, max: 2 ** 34 }).map((block) => block * BLOCK_SIZE);
-const flags = fc.integer({ min: 0, max: 7 });
-
-/** A request with what the codec needs to write it: `seed` fills the payload of a write. */
-const plainRequest = fc.record({
-  op: fc.constantFrom(IO_OP.READ, IO_OP.TRIM, IO_OP.WRITE_ZEROES, IO_OP.MAP),
-  flags,
-  id: safe,
-  offsetBytes: blockOffset,
-  lengthBytes: blocks(256).map((count) => count * BLOCK_SIZE),
-  arg: safe,
-  fill: fc.constant(0),
-});
-const bareRequest = fc.record({
-  op: fc.constantFrom(IO_OP.FLUSH, IO_OP.PING),
-  flags,
-  id: safe,
-  offsetBytes: fc.constant(0),
-  lengthBytes: fc.constant(0),
-  arg: safe,
-  fill: fc.constant(0),
-});
-const cleanRequest = fc.record({
-  op: fc.constant(IO_OP.CLEAN),
-  flags: fc.constant(0),
-  id: safe,
-  offsetBytes: fc.integer({ min: 0, max: 1000 }).map((region) => region * REGION_SIZE),
-  lengthBytes: fc.constant(0),
-  arg: safe,
-  fill: fc.constant(0),
-});
-const writeRequest = fc.record({
-  op: fc.constant(IO_OP.WRITE),
-  flags: fc.constantFrom(0, IO_FLAG.FUA),
-  id: safe,
-  offsetBytes: blockOffset,
-  lengthBytes: fc.oneof(blocks(3), fc.constantFrom(16, 17)).map((count) => count * BLOCK_SIZE),
-  arg: fc.constant(0),
-  fill: fc.integer({ min: 0, max: 255 }),
-});
-const anyRequest = fc.oneof(plainRequest, bareRequest, cleanRequest, writeRequest);
-type Given = typeof anyRequest extends fc.Arbitrary<infer T> ? T : never;
-
-const payloadOf = (request: Given): Buffer => Buffer.alloc(request.lengthBytes, request.fill);
-
-function checksumsOf(payload: Buffer): Buffer {
-  const out = Buffer.alloc((payload.length / BLOCK_SIZE) * 4);
-  checksumBlocks(payload, 0, payload.length, out, 0);
-  return out;
-}
-
-function wanted(request: Given): Request {
-  const { fill: _fill, ...fields } = request;
-  const payload = request.op === IO_OP.WRITE ? payloadOf(request) : Buffer.alloc(0);
-  return { ...fields, checksums: hex(checksumsOf(payload)), payload: hex(payload) };
-}
-
-function encodeOurs(requests: readonly Given[], acked: number): Buffer {
-  const encoder = new IoBatchEncoder({ checksumBlocks });
-  for (const request of requests) {
-    if (request.op === IO_OP.WRITE) {
-      const payload = payloadOf(request);
-      const cut = Math.min(1000, payload.length);
-      encoder.addWrite(request, [payload.subarray(0, cut), payload.subarray(cut)]);
-    } else encoder.add(request);
-  }
-  return Buffer.from(bytesOf(encoder.finish(acked, 1)));
-}
 
 describe('IoBatch against protobufjs', () => {
   it('protobufjs reads what we write', () => {
@@ -341,56 +234,6 @@ describe('IoBatch against protobufjs', () => {
   });
 });
 
-const detail = fc.string({ unit: 'grapheme', maxLength: 60 });
-const replyGiven = fc.oneof(
-  fc.record({
-    kind: fc.constant('plain' as const),
-    id: safe,
-    status: fc.integer({ min: 0, max: 0xffffffff }),
-    badBlock: fc.integer({ min: 0, max: 255 }),
-    detail,
-    size: fc.constant(0),
-  }),
-  fc.record({
-    kind: fc.constant('read' as const),
-    id: safe,
-    status: fc.constant(0),
-    badBlock: fc.constant(0),
-    detail: fc.constant(''),
-    size: fc.constantFrom(0, 4096, 16384, 20480, 65536),
-  }),
-);
-type ReplyGiven = typeof replyGiven extends fc.Arbitrary<infer T> ? T : never;
-
-const readPayload = (reply: ReplyGiven): Buffer => Buffer.alloc(reply.size, reply.id % 251);
-const readSums = (reply: ReplyGiven): Buffer =>
-  Buffer.alloc(reply.kind === 'read' ? Math.max(4, reply.size / 1024) : 0, reply.id % 250);
-
-function wantedReply(reply: ReplyGiven) {
-  const { status, id, badBlock } = reply;
-  return {
-    ...{ status, id, badBlock, detail: reply.detail },
-    checksums: hex(readSums(reply)),
-    payload: hex(readPayload(reply)),
-  };
-}
-
-function encodeReplies(replies: readonly ReplyGiven[]): {
-  message: OutgoingMessage;
-  out: number[];
-} {
-  const encoder = new IoReplyEncoder();
-  const released: number[] = [];
-  for (const [index, reply] of replies.entries()) {
-    if (reply.kind === 'plain') encoder.add(reply.id, reply.status, reply);
-    else {
-      const payload = reply.size === 0 ? undefined : readPayload(reply);
-      encoder.addRead(reply.id, readSums(reply), payload, () => released.push(index));
-    }
-  }
-  return { message: encoder.finish(), out: released };
-}
-
 describe('IoReplyBatch against protobufjs', () => {
   it('protobufjs and we read what we write; each payload is released once', () => {
     fc.assert(
@@ -487,136 +330,5 @@ describe('hello', () => {
   it.each(names)('refuses: %s', (_name, hello) => {
     const bytes = Buffer.from(v1.IoBatch.encode({ hello }).finish());
     expect(() => decodeOurs(bytes)).toThrow(expect.objectContaining({ code: 'INVALID_ARGUMENT' }));
-  });
-});
-
-describe('what a batch must not be', () => {
-  const base = { op: IO_OP.WRITE, id: 5, lengthBytes: 4096 };
-  const payload = Buffer.alloc(4096);
-  const checksums = Buffer.alloc(4);
-  const good = { ...base, payload, checksums };
-  const table: Array<[string, object, string]> = [
-    ['unknown op', { ...good, op: 9 }, 'PROTOCOL_ERROR'],
-    ['no op', { ...good, op: 0 }, 'PROTOCOL_ERROR'],
-    ['unknown flag', { ...good, flags: 8 }, 'PROTOCOL_ERROR'],
-    ['payload shorter', { ...good, payload: Buffer.alloc(4095) }, 'PROTOCOL_ERROR'],
-    ['payload missing', { ...base, checksums }, 'PROTOCOL_ERROR'],
-    ['payload longer', { ...good, payload: Buffer.alloc(8192) }, 'PROTOCOL_ERROR'],
-    ['checksums missing', { ...base, payload }, 'PROTOCOL_ERROR'],
-    ['checksums longer', { ...good, checksums: Buffer.alloc(8) }, 'PROTOCOL_ERROR'],
-    ['write of nothing', { op: IO_OP.WRITE, id: 1 }, 'PROTOCOL_ERROR'],
-    ['misaligned offset', { ...good, offsetBytes: 512 }, 'PROTOCOL_ERROR'],
-    ['misaligned length', { op: IO_OP.READ, lengthBytes: 512 }, 'PROTOCOL_ERROR'],
-    ['read of more than an extent', { op: IO_OP.READ, lengthBytes: MIB + 4096 }, 'PROTOCOL_ERROR'],
-    ['trim with payload', { ...good, op: IO_OP.TRIM }, 'PROTOCOL_ERROR'],
-    ['clean inside a region', { op: IO_OP.CLEAN, offsetBytes: MIB }, 'PROTOCOL_ERROR'],
-    ['offset of 2^53', { ...good, offsetBytes: 2 ** 53 }, 'OUT_OF_RANGE'],
-    ['id of 2^63', { ...good, id: 2 ** 63 }, 'OUT_OF_RANGE'],
-    ['end past 2^53', { op: 4, offsetBytes: 2 ** 53 - 4096, lengthBytes: 8192 }, 'OUT_OF_RANGE'],
-  ];
-  it.each(table)('%s', (_name, request, code) => {
-    const bytes = Buffer.from(v1.IoBatch.encode({ requests: [request] }).finish());
-    expect(() => decodeOurs(bytes)).toThrow(expect.objectContaining({ code }));
-  });
-
-  it('2^53 + 1 in any number is refused, never rounded', () => {
-    for (const tag of [0x19, 0x21, 0x31]) {
-      const body = Buffer.alloc(9);
-      body[0] = tag;
-      body.writeBigUInt64LE(2n ** 53n + 1n, 1);
-      const bytes = Buffer.concat([Buffer.of(0x1a, 9), body]);
-      expect(() => decodeOurs(bytes)).toThrow(expect.objectContaining({ code: 'OUT_OF_RANGE' }));
-    }
-  });
-
-  it('more than 4096 requests, or a hello with requests, before any is visited', () => {
-    const many = Buffer.alloc(4097 * 2);
-    for (let at = 0; at < many.length; at += 2) many[at] = 0x1a;
-    const hello = { volume: 'v', replicaId: 'r', engineId: 'e' };
-    const mixed = v1.IoBatch.encode({ hello, requests: [good] }).finish();
-    for (const bytes of [many, Buffer.from(mixed)]) {
-      const seen = new Collector();
-      expect(() => decodeIoBatch(bytes, seen)).toThrow(
-        expect.objectContaining({ code: 'PROTOCOL_ERROR' }),
-      );
-      expect(seen).toMatchObject({ hellos: [], acked: [], requests: [] });
-    }
-  });
-
-  const broken: Array<[string, string]> = [
-    ['cut tag', '9a'],
-    ['cut length', '1a80'],
-    ['length past the end', '1a05'],
-    ['length past the end inside', '1a023a05'],
-    ['field 0', '0000'],
-    ['group', '1b1c'],
-    ['wire type 7', '1f'],
-    ['varint of 11 bytes', '1affffffffffffffffffffff01'],
-    ['cut fixed64', '1101'],
-  ];
-  it.each(broken)('%s is CORRUPT_MESSAGE', (_name, bytes) => {
-    expect(() => decodeOurs(Buffer.from(bytes, 'hex'))).toThrow(
-      expect.objectContaining({ code: 'CORRUPT_MESSAGE' }),
-    );
-  });
-});
-
-describe('fuzz: nothing but a StorageError', () => {
-  const survive = (act: () => void): void => {
-    try {
-      act();
-    } catch (error) {
-      if (!(error instanceof StorageError)) throw error;
-    }
-  };
-  const ignore: IoBatchVisitor & IoReplyBatchVisitor = {
-    onHello: () => undefined,
-    onAckedThrough: () => undefined,
-    onRequest: (view) => {
-      expect(view.payloadEnd).toBeLessThanOrEqual(view.bytes.length);
-      expect(view.checksumsEnd).toBeLessThanOrEqual(view.bytes.length);
-      expect(Number.isSafeInteger(view.offsetBytes + view.lengthBytes)).toBe(true);
-    },
-    onReply: (view) => {
-      expect(view.payloadEnd).toBeLessThanOrEqual(view.bytes.length);
-      expect(view.detail.length).toBeLessThanOrEqual(1024);
-    },
-  };
-
-  it('random bytes', () => {
-    fc.assert(
-      fc.property(fc.uint8Array({ maxLength: 200 }), (bytes) => {
-        survive(() => decodeIoBatch(Buffer.from(bytes), ignore));
-        survive(() => decodeIoReplyBatch(Buffer.from(bytes), ignore));
-      }),
-      { numRuns: 3000 },
-    );
-  });
-
-  it('valid messages with bytes changed, cut and doubled', () => {
-    const change = fc.record({ at: fc.nat(), to: fc.integer({ min: 0, max: 255 }) });
-    const changes = fc.array(change, { minLength: 1, maxLength: 4 });
-    fc.assert(
-      fc.property(
-        fc.array(anyRequest, { minLength: 1, maxLength: 3 }),
-        fc.array(replyGiven, { minLength: 1, maxLength: 3 }),
-        changes,
-        fc.nat(),
-        (requests, replies, edits, cut) => {
-          const batch = encodeOurs(requests, 9);
-          const reply = bytesOf(encodeReplies(replies).message);
-          for (const message of [batch, reply]) {
-            // Payloads are the longest part and the least interesting one: most edits go to the headers.
-            for (const { at, to } of edits) message[at % Math.min(message.length, 120)] = to;
-          }
-          survive(() => decodeIoBatch(batch, ignore));
-          survive(() => decodeIoBatch(batch.subarray(0, cut % batch.length), ignore));
-          survive(() => decodeIoBatch(Buffer.concat([batch, batch]), ignore));
-          survive(() => decodeIoReplyBatch(reply, ignore));
-          survive(() => decodeIoReplyBatch(reply.subarray(0, cut % reply.length), ignore));
-        },
-      ),
-      { numRuns: 1000 },
-    );
   });
 });

@@ -2,7 +2,8 @@ import { describe, expect, it } from 'vitest';
 import { ERROR_CODES, type ErrorCode } from '../../common/errors.js';
 import { codeOfStatus, STATUS_OK, statusOf } from '../../proto/status.js';
 
-/** The table as it was released. Lines are added here, never changed: peers of other versions rely on them. */
+/** The table as it was released. Lines are added here, never changed: peers of other versions rely
+ * on them. */
 const RELEASED: ReadonlyArray<readonly [number, ErrorCode]> = [
   [1, 'INVALID_ARGUMENT'],
   [2, 'OUT_OF_RANGE'],

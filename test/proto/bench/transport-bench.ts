@@ -1,6 +1,6 @@
 /**
- * One client process and three server processes, writes fanned out to all three, as engine and replicas do it but without disks and
- * checksums: what the transport alone allows. Run from dist:
+ * One client process and three server processes, writes fanned out to all three, as engine and
+ * replicas do it but without disks and checksums: what the transport alone allows. Run from dist:
  *   node dist/test/proto/bench/transport-bench.js [seconds] [rounds] [case] [mode]
  */
 import { type ChildProcess, fork } from 'node:child_process';
@@ -196,7 +196,7 @@ else {
   const only = process.argv[4];
   const modes = MODES.filter((mode) => mode === (process.argv[5] ?? mode));
   console.log(
-    'best of the rounds, each number by itself: rate, CPU us per operation of client and three servers',
+    'best of rounds, each number by itself: rate, CPU us per operation of client, servers',
   );
   for (const given of CASES) {
     if (only !== undefined && !given.name.includes(only)) continue;
@@ -213,7 +213,8 @@ else {
       }
     }
     for (const [mode, result] of best) {
-      const cpu = `${result.clientUs.toFixed(1).padStart(8)} ${result.serverUs.toFixed(1).padStart(8)}`;
+      const column = (us: number): string => us.toFixed(1).padStart(8);
+      const cpu = `${column(result.clientUs)} ${column(result.serverUs)}`;
       const rate = result.rate.toFixed(0).padStart(8);
       console.log(`${given.name.padEnd(22)} ${mode.padEnd(15)} ${rate}/s ${cpu}`);
     }

@@ -1,4 +1,5 @@
-/** The same messages over different transports, for comparison: plain sockets, stock grpc-js, our endpoint. */
+/** The same messages over different transports, for comparison: plain sockets, stock grpc-js, our
+ * endpoint. */
 import net, { type AddressInfo } from 'node:net';
 import {
   Client,

@@ -89,7 +89,7 @@ describe('flow control of what we send', () => {
     await peer.until(() => dataBytes(peer) === 65_010);
   });
 
-  it('a message cut by the window is done only when the socket has it, also after an error', async () => {
+  it('a message cut by the window is done once the socket has it, also on error', async () => {
     const { address, peer: accepted } = await rawServer(Buffer.concat([MARK]));
     const client = await connectClient(address);
     const begun = new TestMessage(pattern(100_000));
@@ -232,7 +232,7 @@ describe('ends', () => {
     expect(recorder.closes).toHaveLength(1);
   });
 
-  it('close with queued messages sends them first; sends after it are dropped and done', async () => {
+  it('close sends what is queued first; sends after it are dropped and done', async () => {
     const server = await startServer();
     const client = await connectClient(server.listener.address);
     for (let index = 0; index < 12; index++) client.stream.send(new TestMessage(pattern(MIB)));

@@ -47,7 +47,7 @@ async function bystander(server: ServerSide): Promise<() => Promise<void>> {
   };
 }
 
-describe('client that breaks HTTP/2: GOAWAY, connection closed, handlers told, others undisturbed', () => {
+describe('client that breaks HTTP/2: GOAWAY, handlers told, others undisturbed', () => {
   const long = Buffer.alloc(17_000);
   const table: Array<[string, Buffer[], number]> = [
     ['DATA on stream 0', [frame(FRAME.DATA, EMPTY)], E.PROTOCOL_ERROR],
@@ -152,7 +152,7 @@ describe('client that breaks gRPC: trailers with a status', () => {
     return frame(FRAME.DATA, bytes, { streamId: 1 });
   };
 
-  it('a message of a declared length past the limit ends the stream before memory is taken', async () => {
+  it('a declared length past the limit ends the stream, no memory taken', async () => {
     const server = await startServer();
     for (const length of [MESSAGE_BYTES_MAX + 1, 2 ** 32 - 1]) {
       const index = server.streams.length;
@@ -229,7 +229,7 @@ describe('client that breaks gRPC: trailers with a status', () => {
     expect(recorder.messages[0]?.equals(pattern(20))).toBe(true);
   });
 
-  it('header block in CONTINUATION frames; a second stream is refused, the first goes on', async () => {
+  it('CONTINUATION frames; a second stream is refused, the first goes on', async () => {
     const server = await startServer();
     const peer = await RawPeer.connect(server.listener.address);
     const block = encodeHeaders(REQUEST);
@@ -286,7 +286,7 @@ describe('floods are bounded', () => {
     expect(stream.send(new TestMessage(EMPTY))).toBe(true);
   });
 
-  it('scenario 80: half-open and idle connections are capped, an established client works on', async () => {
+  it('scenario 80: half-open connections are capped, others work on', async () => {
     const limits = { connectionsMax: 20, handshakesMax: 5, handshakeMs: 100 };
     const server = await startServer({ limits });
     const check = await bystander(server);

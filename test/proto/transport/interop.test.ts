@@ -248,7 +248,7 @@ describe('TLS', () => {
     expect(client.stream.queuedBytes).toBe(0);
   });
 
-  it('a listener that expects a name refuses other certificates of the same authority', async () => {
+  it('a listener that expects a name refuses other names of the authority', async () => {
     const tls = { ...serverTls, peerName: 'engine.v2' };
     const server = await startServer({ tls });
     await expect(connectClient(server.listener.address, { tls: clientTls })).rejects.toMatchObject({
