@@ -3,8 +3,9 @@
  *
  *   handshake -> (TLS -> handshake) -> transmission -> lingering -> closed
  *
- * Every phase ends at the latest when the socket closes; lingering reads on for a moment, because closing a socket with
- * unread bytes resets it and the peer may lose the replies that were sent last.
+ * Every phase ends at the latest when the socket closes; lingering reads on for a moment, because
+ * closing a socket with unread bytes resets it and the peer may lose the replies that were sent
+ * last.
  */
 import type { Socket } from 'node:net';
 import type { Timer } from '../../common/clock.js';

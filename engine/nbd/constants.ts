@@ -1,4 +1,5 @@
-/** Numbers of the NBD protocol (doc/proto.md of the NetworkBlockDevice project). Big-endian on the wire. */
+/** Numbers of the NBD protocol (doc/proto.md of the NetworkBlockDevice project). Big-endian on
+ *  the wire. */
 
 /** Greeting: "NBDMAGIC" and "IHAVEOPT"; the second one also starts every option. */
 export const GREETING_MAGIC_HIGH = 0x4e42444d;

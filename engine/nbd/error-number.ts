@@ -10,7 +10,8 @@ export interface ErrorAnswer {
   readonly text: string;
 }
 
-/** A failed assertion of the volume is thrown again: it ends the process, nothing more may be acknowledged.
+/** A failed assertion of the volume is thrown again: it ends the process, nothing more may be
+ *  acknowledged.
  *  @param pastEnd what OUT_OF_RANGE means for this command: ENOSPC for writes, else EINVAL */
 export function errorAnswer(error: unknown, pastEnd: number): ErrorAnswer {
   if (error instanceof AssertionError) throw error;

@@ -59,7 +59,8 @@ export function isReadOnly(opened: NbdExport): boolean {
   return opened.readOnly === true || opened.volume.readOnly;
 }
 
-/** What the client may send, given what it negotiated. FLUSH, FUA and multi-conn are always honoured (D1, D2). */
+/** What the client may send, given what it negotiated. FLUSH, FUA and multi-conn are always
+ *  honoured (D1, D2). */
 export function transmissionFlags(opened: NbdExport, structured: boolean): number {
   let flags = FLAG.HAS_FLAGS | FLAG.SEND_FLUSH | FLAG.SEND_FUA;
   flags |= FLAG.CAN_MULTI_CONN | FLAG.SEND_CACHE;
@@ -69,7 +70,8 @@ export function transmissionFlags(opened: NbdExport, structured: boolean): numbe
   return flags;
 }
 
-/** The smallest unit a client that asks for block sizes must keep to; 1 if the size has a ragged end. */
+/** The smallest unit a client that asks for block sizes must keep to; 1 if the size has a ragged
+ *  end. */
 export function minimumBlockSize(opened: NbdExport): number {
   return opened.volume.sizeBytes % SECTOR_SIZE === 0 ? SECTOR_SIZE : 1;
 }

@@ -2,8 +2,8 @@
  * The handshake of one connection as a pure state machine: bytes in, replies and an outcome out.
  *
  * - Every option of a fixed-newstyle client gets exactly one final reply, or ends the connection.
- * - With TLS required nothing about exports is said, and nothing but STARTTLS and ABORT is done, before TLS is up;
- *   what was negotiated in plain text counts for nothing afterwards.
+ * - With TLS required nothing about exports is said, and nothing but STARTTLS and ABORT is done,
+ *   before TLS is up; what was negotiated in plain text counts for nothing afterwards.
  * - No volume is touched: its size is read when an export is chosen, nothing else.
  * - Bounded: one option of `optionBytesMax`, `optionsMax` options, REPLY_BYTES_MAX of replies.
  */
@@ -49,7 +49,8 @@ export interface NbdSession {
 
 export type HandshakeOutcome =
   | { readonly kind: 'more' }
-  /** Send the replies, then start TLS on the socket. Bytes after this one were sent in plain text: an attack. */
+  /** Send the replies, then start TLS on the socket. Bytes after this one were sent in plain
+   *  text: an attack. */
   | { readonly kind: 'startTls' }
   | { readonly kind: 'transmit'; readonly session: NbdSession }
   /** Orderly: send the replies and close. */
@@ -108,8 +109,8 @@ export class Handshake {
     this.#tlsNeeded = options.tls === 'required';
   }
 
-  /** Consumes bytes until the chunk or the handshake ends. Not to be called again after another outcome than `more`,
-   *  except after `startTls` once TLS is up. */
+  /** Consumes bytes until the chunk or the handshake ends. Not to be called again after another
+   *  outcome than `more`, except after `startTls` once TLS is up. */
   push(chunk: Buffer): HandshakeStep {
     let outcome = MORE;
     let at = 0;

@@ -15,7 +15,8 @@ export interface NbdLimits {
   readonly optionBytesMax: number;
   /** Requests of one connection that are parsed and not answered. */
   readonly inFlightMax: number;
-  /** Replies of one connection, asked for or ready, that the socket has not taken: no new request is read above it. */
+  /** Replies of one connection, asked for or ready, that the socket has not taken: no new request
+   *  is read above it. */
   readonly replyBytesMax: number;
   /** Incomplete write payloads above `smallPayloadBytes`, all connections together. */
   readonly incompletePayloadBytesMax: number;

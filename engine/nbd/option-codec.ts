@@ -1,4 +1,5 @@
-/** Bytes of the option phase: data of options in, replies out. Every length is checked against what is there. */
+/** Bytes of the option phase: data of options in, replies out. Every length is checked against
+ *  what is there. */
 import assert from 'node:assert';
 import {
   OPTION_REPLY_HEADER_BYTES,

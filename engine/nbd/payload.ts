@@ -1,5 +1,5 @@
-/** The payload of a WRITE that comes in several pieces of the socket. Views where pieces are large, one copy where a
- *  peer sends crumbs: memory stays near the payload's size however it is cut. */
+/** The payload of a WRITE that comes in several pieces of the socket. Views where pieces are large,
+ *  one copy where a peer sends crumbs: memory stays near the payload's size however it is cut. */
 import { KIB } from '../../common/units.js';
 
 const CRUMB_BYTES = 4 * KIB;

@@ -1,4 +1,5 @@
-/** A request between its header and its reply. Pooled: no object and no closure per request on the hot path. */
+/** A request between its header and its reply. Pooled: no object and no closure per request on
+ *  the hot path. */
 import assert from 'node:assert';
 import type { ReadResult, StatusRun } from '../block-volume.js';
 import type { RequestHeader } from './request.js';
@@ -60,7 +61,8 @@ export class PendingRequest implements RequestHeader {
   }
 }
 
-/** Free requests of one server; keeps at most `keepMax` for reuse. How many are out is bounded per connection. */
+/** Free requests of one server; keeps at most `keepMax` for reuse. How many are out is bounded
+ *  per connection. */
 export class RequestPool {
   readonly #free: PendingRequest[] = [];
 

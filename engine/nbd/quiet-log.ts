@@ -1,4 +1,5 @@
-/** A logger that others cannot flood: so many warnings per ten seconds, then one line with how many were kept back. */
+/** A logger that others cannot flood: so many warnings per ten seconds, then one line with how
+ *  many were kept back. */
 import type { Logger } from '../../common/log.js';
 
 const WINDOW_MS = 10_000;

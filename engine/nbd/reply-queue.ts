@@ -2,9 +2,11 @@
  * The replies of one connection on their way out.
  *
  * - Headers and small data are copied into one pooled buffer, large data goes by reference.
- * - Replies of an event-loop turn leave in one write; while a write is under way the next ones gather.
+ * - Replies of an event-loop turn leave in one write; while a write is under way the next ones
+ *   gather.
  * - `flush` or `flushLater` must follow whatever was queued.
- * - At most BATCH_BYTES per write, so that a peer that takes its replies slowly is told from one that takes none.
+ * - At most BATCH_BYTES per write, so that a peer that takes its replies slowly is told from one
+ *   that takes none.
  */
 import assert from 'node:assert';
 import type { Socket } from 'node:net';
@@ -33,7 +35,8 @@ export class OutBufferPool {
 export interface ReplyQueueOptions {
   readonly socket: Socket;
   readonly pool: OutBufferPool;
-  /** A batch was taken by the socket: everything up to `sentBytes` of the reply stream may be released. */
+  /** A batch was taken by the socket: everything up to `sentBytes` of the reply stream may be
+   *  released. */
   readonly onSent: () => void;
 }
 
@@ -41,7 +44,8 @@ export class ReplyQueue {
   readonly #socket: Socket;
   readonly #pool: OutBufferPool;
   readonly #onSent: () => void;
-  /** buffer that headers are written to, with the part not yet in a segment: [segmentAt, out.used) */
+  /** buffer that headers are written to, with the part not yet in a segment: [segmentAt,
+   *  out.used) */
   #out: Buffer | undefined;
   #usedBytes = 0;
   #segmentAt = 0;
@@ -73,7 +77,8 @@ export class ReplyQueue {
     return this.#writing;
   }
 
-  /** Room for `sizeBytes` at `at` of the buffer returned by `reserved`; write them before anything else is called. */
+  /** Room for `sizeBytes` at `at` of the buffer returned by `reserved`; write them before
+   *  anything else is called. */
   reserve(sizeBytes: number): Buffer {
     assert(sizeBytes <= RESERVE_BYTES_MAX, 'a reservation fits an empty buffer');
     let out = this.#out;

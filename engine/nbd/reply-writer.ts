@@ -1,4 +1,5 @@
-/** Encodes replies into the queue of a connection: simple ones, and the chunks of structured ones. */
+/** Encodes replies into the queue of a connection: simple ones, and the chunks of structured
+ *  ones. */
 import { KIB } from '../../common/units.js';
 import type { ReadResult, StatusRun } from '../block-volume.js';
 import {
@@ -18,7 +19,8 @@ import type { ReplyQueue } from './reply-queue.js';
 import type { RequestHeader } from './request.js';
 import { zeroRuns } from './zero-runs.js';
 
-/** Read data up to this is copied next to its header: one piece of memory for the socket instead of two. */
+/** Read data up to this is copied next to its header: one piece of memory for the socket instead
+ *  of two. */
 const COPY_BYTES_MAX = 16 * KIB;
 /** Runs of one BLOCK_STATUS reply: bounds its size to 64 KiB. */
 export const STATUS_RUNS_MAX = 8192;
@@ -56,7 +58,8 @@ export function writeDone(queue: ReplyQueue, request: RequestHeader): void {
   putSimple(queue.reserve(SIMPLE_REPLY_BYTES), queue.at, request);
 }
 
-/** @param structured the reply to this command must be structured: READ and BLOCK_STATUS, once negotiated */
+/** @param structured the reply to this command must be structured: READ and BLOCK_STATUS, once
+ *  negotiated */
 export function writeError(
   queue: ReplyQueue,
   request: RequestHeader,
@@ -77,7 +80,8 @@ export function writeError(
   text.copy(out, queue.at + 26);
 }
 
-/** All of it if the data was copied: the result may be released at once. False: when the socket took it. */
+/** All of it if the data was copied: the result may be released at once. False: when the socket
+ *  took it. */
 export function writeRead(
   queue: ReplyQueue,
   request: RequestHeader,

@@ -18,7 +18,8 @@ export function emptyHeader(): RequestHeader {
   return { flags: 0, type: 0, cookieHigh: 0, cookieLow: 0, offsetBytes: 0, lengthBytes: 0 };
 }
 
-/** Fills `header` from REQUEST_BYTES bytes at `at`. False: not a request, the stream is out of step. */
+/** Fills `header` from REQUEST_BYTES bytes at `at`. False: not a request, the stream is out of
+ *  step. */
 export function decodeRequest(bytes: Buffer, at: number, header: RequestHeader): boolean {
   if (bytes.readUInt32BE(at) !== REQUEST_MAGIC) return false;
   header.flags = bytes.readUInt16BE(at + 4);

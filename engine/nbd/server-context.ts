@@ -18,8 +18,8 @@ const LINES_PER_WINDOW = 20;
 export class ServerContext {
   readonly requests = new RequestPool(REQUESTS_KEPT);
   readonly outBuffers = new OutBufferPool(OUT_BUFFERS_KEPT);
-  /** Bytes of large payloads that are on their way in: a peer that sends a header and no body holds this, and not
-   *  the admission of the volume that others need. */
+  /** Bytes of large payloads that are on their way in: a peer that sends a header and no body holds
+   *  this, and not the admission of the volume that others need. */
   readonly payloadBudget: Semaphore;
   /** The clock as of the last sweep or accept: good to a second, free to read. */
   nowMs: number;

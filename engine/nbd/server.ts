@@ -1,8 +1,9 @@
 /**
  * The NBD server: listens, caps and watches its connections.
  *
- * Serves the BlockVolume seam and knows nothing else of the engine. Bounds are in `limits.ts`, the protocol in
- * `handshake.ts` and `transmission.ts`. Source: proto.md of the NetworkBlockDevice project; correctness 3.2, 3.3.
+ * Serves the BlockVolume seam and knows nothing else of the engine. Bounds are in `limits.ts`, the
+ * protocol in `handshake.ts` and `transmission.ts`. Source: proto.md of the NetworkBlockDevice
+ * project; correctness 3.2, 3.3.
  */
 import { createServer, type Server, type Socket } from 'node:net';
 import type { Clock, Timer } from '../../common/clock.js';
@@ -47,7 +48,8 @@ export class NbdServer {
   #closing: Promise<void> | undefined;
 
   /** Resolves when clients can connect.
-   *  @throws StorageError CONFLICT (address taken by a live server) | INVALID_ARGUMENT | IO_ERROR */
+   *  @throws StorageError CONFLICT (address taken by a live server) | INVALID_ARGUMENT |
+   *  IO_ERROR */
   static async listen(options: NbdServerOptions): Promise<NbdServer> {
     const server = new NbdServer(options);
     await server.#listen();
@@ -80,7 +82,8 @@ export class NbdServer {
     return this.#connections.size;
   }
 
-  /** nbd+unix:///NAME?socket=PATH, nbd://HOST:PORT/NAME or nbds://HOST:PORT/NAME, with the port that was bound. */
+  /** nbd+unix:///NAME?socket=PATH, nbd://HOST:PORT/NAME or nbds://HOST:PORT/NAME, with the port
+   *  that was bound. */
   uriOf(name: string): string {
     const { address } = this.#options;
     const escaped = encodeURIComponent(name);
@@ -100,8 +103,9 @@ export class NbdServer {
     this.#context.book.add(added);
   }
 
-  /** New handshakes do not see it; its connections answer what is in flight and close. Resolves when they are gone,
-   *  at the latest after `drainMs`. Without effect if there is none of this name. */
+  /** New handshakes do not see it; its connections answer what is in flight and close. Resolves
+   *  when they are gone, at the latest after `drainMs`. Without effect if there is none of this
+   *  name. */
   async removeExport(name: string): Promise<void> {
     const removed = this.#context.book.remove(name);
     const users = [...this.#connections].filter((each) => each.session?.export === removed);
@@ -109,9 +113,9 @@ export class NbdServer {
     await this.#drain(users);
   }
 
-  /** Refuses new connections and reads no new request; with `drain` lets those in flight finish and their replies be
-   *  sent; then closes every socket. Resolves when nothing of it runs on a volume any more, at the latest after
-   *  `drainMs`. Idempotent: a second call waits for the first. */
+  /** Refuses new connections and reads no new request; with `drain` lets those in flight finish and
+   *  their replies be sent; then closes every socket. Resolves when nothing of it runs on a volume
+   *  any more, at the latest after `drainMs`. Idempotent: a second call waits for the first. */
   close(options: { drain: boolean }): Promise<void> {
     this.#closing ??= this.#close(options.drain);
     return this.#closing;
@@ -160,7 +164,8 @@ export class NbdServer {
       const code = inUse ? 'CONFLICT' : 'IO_ERROR';
       throw new StorageError(code, `NBD server on ${where}: ${text}`, {}, { cause: error });
     }
-    // Accepting may fail later (out of descriptors): the connection is lost, the server lives on (scenario 76).
+    // Accepting may fail later (out of descriptors): the connection is lost, the server lives on
+    // (scenario 76).
     this.#server.on('error', (error) => {
       this.#context.noteDrop('', `could not accept: ${error.message}`);
     });
@@ -195,7 +200,8 @@ export class NbdServer {
     this.#sweepTimer ??= this.#armSweep();
   }
 
-  /** Pushes out the oldest half-open connection when there are too many: of the peer that has most of them. */
+  /** Pushes out the oldest half-open connection when there are too many: of the peer that has
+   *  most of them. */
   #makeRoom(): void {
     const halfOpen = [...this.#connections].filter((each) => each.handshaking);
     if (halfOpen.length < this.#context.limits.handshakesMax) return;

@@ -17,18 +17,21 @@ export interface UpgradeHandlers {
   readonly onFailed: (error: Error) => void;
 }
 
-/** Sockets under way are told apart by their four address parts, which no two live connections share. */
+/** Sockets under way are told apart by their four address parts, which no two live connections
+ *  share. */
 function addressesOf(socket: Socket): string {
   const { localAddress, localPort, remoteAddress, remotePort } = socket;
   return `${localAddress} ${localPort} ${remoteAddress} ${remotePort}`;
 }
 
 export class TlsUpgrade {
-  /** Never listens: it is handed sockets. Checks client certificates before it reports one as secure. */
+  /** Never listens: it is handed sockets. Checks client certificates before it reports one as
+   *  secure. */
   readonly #server: Server;
   readonly #waiting = new Map<string, UpgradeHandlers>();
 
-  /** @throws StorageError INVALID_ARGUMENT (certificate or key do not parse or do not belong together) */
+  /** @throws StorageError INVALID_ARGUMENT (certificate or key do not parse or do not belong
+   *  together) */
   constructor(tls: NbdTls, handshakeMs: number) {
     try {
       this.#server = createServer({

@@ -1,10 +1,11 @@
 /**
  * The transmission phase of one connection: requests in, I/O on the volume, replies out.
  *
- * - A request is answered exactly once, or its connection is closed; every `enter` of the volume has its `leave`,
- *   every ReadResult its `release`, whatever happens to the socket.
- * - Reading stops while a request waits for admission, while `inFlightMax` requests are unanswered, and while
- *   `replyBytesMax` of replies are asked for or unsent: nothing is read ahead of what it may use.
+ * - A request is answered exactly once, or its connection is closed; every `enter` of the volume
+ *   has its `leave`, every ReadResult its `release`, whatever happens to the socket.
+ * - Reading stops while a request waits for admission, while `inFlightMax` requests are unanswered,
+ *   and while `replyBytesMax` of replies are asked for or unsent: nothing is read ahead of what it
+ *   may use.
  * - A refused WRITE has its payload thrown away, so that the stream stays in step.
  * - After `finish` no new request is read; those in flight are answered.
  */
@@ -126,7 +127,8 @@ export class Transmission implements RequestOwner {
     this.#settle();
   }
 
-  /** How long the peer has owed us something without moving. Called by the sweep, with time passing between calls. */
+  /** How long the peer has owed us something without moving. Called by the sweep, with time
+   *  passing between calls. */
   stalledMs(nowMs: number): number {
     const owesPayload = this.#payload !== undefined && this.#blocked === 'no';
     if (!owesPayload) this.#payloadSinceMs = nowMs;
@@ -312,7 +314,8 @@ export class Transmission implements RequestOwner {
     this.#budgetBytes = 0;
   }
 
-  /** Gives up a WRITE whose payload will not come. One that waits for admission gives up when the wait ends. */
+  /** Gives up a WRITE whose payload will not come. One that waits for admission gives up when the
+   *  wait ends. */
   #dropReceiving(): void {
     const request = this.#receiving;
     if (request === undefined || this.#blocked === 'admission') return;

@@ -1,4 +1,5 @@
-/** The path of a unix socket: made private, cleaned of what a dead server left, never taken from a live one. */
+/** The path of a unix socket: made private, cleaned of what a dead server left, never taken from
+ *  a live one. */
 import { chmod, link, lstat, mkdir, rename, unlink } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { dirname } from 'node:path';
@@ -29,7 +30,8 @@ function isLive(path: string): Promise<boolean> {
 }
 
 /** Makes the directory (0700, if it is missing) and removes a dead server's socket.
- *  @throws StorageError CONFLICT (a live server, or no socket at all, is there) | INVALID_ARGUMENT (path too long) */
+ *  @throws StorageError CONFLICT (a live server, or no socket at all, is there) |
+ *  INVALID_ARGUMENT (path too long) */
 export async function prepareSocketPath(path: string): Promise<void> {
   if (Buffer.byteLength(path) > PATH_BYTES_MAX) {
     throw new StorageError(
@@ -50,7 +52,8 @@ export async function prepareSocketPath(path: string): Promise<void> {
     });
   if (!found.isSocket()) throw inUse('a file that is not a socket is there');
   if (await isLive(path)) throw inUse('a live server listens there');
-  // Another server may have replaced it since the probe: take it aside and look again before removing it.
+  // Another server may have replaced it since the probe: take it aside and look again before
+  // removing it.
   const aside = `${path}.${process.pid}`;
   await rename(path, aside);
   const taken = await lstat(aside);
@@ -62,7 +65,8 @@ export async function prepareSocketPath(path: string): Promise<void> {
   await unlink(aside);
 }
 
-/** Calls `bind`, which must create the socket before it returns, so that nobody but the owner could ever connect. */
+/** Calls `bind`, which must create the socket before it returns, so that nobody but the owner
+ *  could ever connect. */
 export function bindPrivately(bind: () => void): void {
   const before = process.umask(0o177);
   try {

@@ -1,4 +1,5 @@
-/** READs whose reply is queued, in order, until the socket took it: they hold the volume's memory. */
+/** READs whose reply is queued, in order, until the socket took it: they hold the volume's
+ *  memory. */
 import type { PendingRequest } from './pending-request.js';
 
 const COMPACT_AT = 1024;

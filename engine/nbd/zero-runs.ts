@@ -1,4 +1,5 @@
-/** Finds zeroes in read data, so that they travel as a hole of 32 bytes. Costs next to nothing where there are none. */
+/** Finds zeroes in read data, so that they travel as a hole of 32 bytes. Costs next to nothing
+ *  where there are none. */
 import { BLOCK_SIZE, KIB } from '../../common/units.js';
 
 const PIECE_BYTES = 64 * KIB;
@@ -10,8 +11,9 @@ function isZero(chunk: Buffer, start: number, end: number): boolean {
   return chunk.compare(ZEROES, 0, end - start, start, end) === 0;
 }
 
-/** Lengths of data and zeroes in turn, data first (perhaps 0), together `lengthBytes`. Undefined: no zeroes found.
- *  Looks at pieces of 64 KiB and at what is left of a chunk, not below one block. */
+/** Lengths of data and zeroes in turn, data first (perhaps 0), together `lengthBytes`. Undefined:
+ *  no zeroes found. Looks at pieces of 64 KiB and at what is left of a chunk, not below one
+ *  block. */
 export function zeroRuns(chunks: readonly Buffer[], lengthBytes: number): number[] | undefined {
   if (lengthBytes < BLOCK_SIZE) return undefined;
   let runs: number[] | undefined;

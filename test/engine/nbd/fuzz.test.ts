@@ -1,4 +1,5 @@
-/** 500 fuzzed handshakes and 500 fuzzed transmissions; a good client is served all the while, memory stays flat. */
+/** 500 fuzzed handshakes and 500 fuzzed transmissions; a good client is served all the while,
+ *  memory stays flat. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { COMMAND as C, OPTION } from '../../../engine/nbd/constants.js';
 import { MemoryVolume } from '../../support/memory-volume.js';
@@ -71,7 +72,8 @@ function fuzzedTransmission(random: SeededRandom): Buffer {
   return random.chance(30) ? all.subarray(0, random.below(all.length + 1)) : all;
 }
 
-/** Sends in random pieces, reads what comes, and ends its side. Resolves when the server has closed. */
+/** Sends in random pieces, reads what comes, and ends its side. Resolves when the server has
+ *  closed. */
 async function sendAll(client: RawClient, random: SeededRandom, bytes: Buffer): Promise<void> {
   for (let at = 0; at < bytes.length && !client.isEnded; ) {
     const end = at + (random.chance(50) ? bytes.length : 1 + random.below(200));

@@ -1,4 +1,5 @@
-/** Peers that take without giving (scenario 80, correctness 3.2 and 3.3): bounded, and the others are served. */
+/** Peers that take without giving (scenario 80, correctness 3.2 and 3.3): bounded, and the others
+ *  are served. */
 import { connect, type Socket } from 'node:net';
 import { afterEach, describe, expect, it } from 'vitest';
 import { SystemClock } from '../../../common/clock.js';

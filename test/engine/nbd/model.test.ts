@@ -1,5 +1,5 @@
-/** Random reads, writes, trims, zeroes and status queries of any alignment through several connections, against a
- *  byte array (rules N1, N4). */
+/** Random reads, writes, trims, zeroes and status queries of any alignment through several
+ *  connections, against a byte array (rules N1, N4). */
 import { describe, expect, it } from 'vitest';
 import { COMMAND as C, COMMAND_FLAG as F } from '../../../engine/nbd/constants.js';
 import { MemoryVolume } from '../../support/memory-volume.js';

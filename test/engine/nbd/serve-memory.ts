@@ -1,4 +1,5 @@
-/** A process that serves a MemoryVolume, for measurements: `node serve-memory.js SOCKET SIZE`. Ends with SIGTERM. */
+/** A process that serves a MemoryVolume, for measurements: `node serve-memory.js SOCKET SIZE`.
+ *  Ends with SIGTERM. */
 import { SystemClock } from '../../../common/clock.js';
 import { createLogger } from '../../../common/log.js';
 import { parseSize } from '../../../common/units.js';

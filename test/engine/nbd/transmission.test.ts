@@ -1,4 +1,5 @@
-/** Requests over a raw socket: every misuse has its error number, and the stream stays in step afterwards. */
+/** Requests over a raw socket: every misuse has its error number, and the stream stays in step
+ *  afterwards. */
 import { AssertionError } from 'node:assert';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { StorageError } from '../../../common/errors.js';
