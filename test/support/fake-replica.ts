@@ -140,6 +140,7 @@ export class FakeReplica {
       const at = offset - offsetBytes;
       if (at >= 0 && at < lengthBytes) payload.writeUInt8((payload[at] ?? 0) ^ 1, at);
     }
+    if (!this.#encoder.fits(lengthBytes)) this.#outbox.push(contiguous(this.#encoder.finish()));
     const zero = payload.every((byte) => byte === 0);
     this.#encoder.addRead(id, checksums, zero ? undefined : payload);
   }
