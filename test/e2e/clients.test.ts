@@ -90,7 +90,7 @@ describe.skipIf(lacks !== undefined)(`real clients ${lacks ?? ''}`, () => {
     await run('fio', [
       ...['--name=v', '--ioengine=nbd', `--uri=${cluster.uri}`, `--rw=${rw}`, ...block],
       ...['--size=64M', '--iodepth=16', '--verify=crc32c', '--verify_fatal=1', '--fsync=64'],
-      ...['--randrepeat=0', '--output-format=json', `--output=${out}`],
+      ...['--randrepeat=0', '--verify_state_save=0', '--output-format=json', `--output=${out}`],
     ]);
   });
 

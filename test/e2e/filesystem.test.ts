@@ -114,7 +114,14 @@ describe.skipIf(lacks !== undefined)(`file system on the device ${lacks ?? ''}`,
     const writer = new Child('fio', {
       args: [
         ...['--name=w', `--directory=${dir}`, '--rw=randwrite', '--bs=16k', '--size=64M'],
-        ...['--fsync=8', '--verify=crc32c', '--do_verify=1', '--time_based', '--runtime=8'],
+        ...[
+          '--fsync=8',
+          '--verify=crc32c',
+          '--do_verify=1',
+          '--verify_state_save=0',
+          '--time_based',
+          '--runtime=8',
+        ],
       ],
       logPath: path.join(cluster.dir, 'fio.log'),
     });
