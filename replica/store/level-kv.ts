@@ -11,6 +11,7 @@ import { join } from 'node:path';
 import { Level } from 'level';
 import { StorageError } from '../../common/errors.js';
 import type { Kv, KvEntry, KvOp, KvRange } from './kv.js';
+import { checkTables } from './level-tables.js';
 
 /** Memory table; two may be held in memory at once. */
 const WRITE_BUFFER_BYTES = 4 * 1024 * 1024;
@@ -32,7 +33,10 @@ export async function openLevelKv(
   directory: string,
   options: { create: boolean } & LevelKvOptions,
 ): Promise<Kv> {
-  if (!options.create) await checkFiles(directory);
+  if (!options.create) {
+    await checkFiles(directory);
+    await checkTables(directory);
+  }
   const writeBufferSize = options.writeBufferBytes ?? WRITE_BUFFER_BYTES;
   const level = new Level<Buffer, Buffer>(directory, {
     keyEncoding: 'buffer',
