@@ -1,8 +1,8 @@
 /**
  * How others speak to a device process: a unix socket, one JSON line each way.
  *
- * After the answer to `detach` the process ends and the kernel closes the connection; who waits for that close knows that
- * the process is gone.
+ * After the answer to `detach` the process ends and the kernel closes the connection; who waits for
+ * that close knows that the process is gone.
  */
 import { rm } from 'node:fs/promises';
 import { connect, createServer, type Server } from 'node:net';
@@ -66,7 +66,8 @@ export async function serveControl(
 }
 
 /** Asks a device process. Resolves when it answered; for `detach`, when it is gone.
- *  @throws StorageError UNAVAILABLE (details.answered is false: no such process, or it ended) | DEADLINE | what the process answered */
+ *  @throws StorageError UNAVAILABLE (details.answered is false: no such process, or it
+ *          ended) | DEADLINE | what the process answered */
 export function askDevice(
   path: string,
   operation: DeviceOperation,

@@ -1,8 +1,9 @@
 /**
  * How the host sees a volume as a block device, and the choice of the means.
  *
- * `DeviceFrontend` is the seam: ublk and kernel NBD will be further implementations (design section 8), the better ones
- * first in FRONTENDS. Callers use `attachDevice` and its siblings, which take the first frontend that this host can run.
+ * `DeviceFrontend` is the seam: ublk and kernel NBD will be further implementations, the better
+ * ones first in FRONTENDS. Callers use `attachDevice` and its siblings, which take the first
+ * frontend that this host can run.
  */
 import { StorageError } from '../../common/errors.js';
 import type { Logger } from '../../common/log.js';
@@ -42,14 +43,15 @@ export interface DeviceRef {
 export interface DetachOptions extends DeviceRef {
   /** how long the engine may take for what is still unwritten; default 150 s */
   readonly timeoutMs?: number;
-  /** Ends the process even if the device is in use or the engine is gone: what is not acknowledged is lost, and
-   *  a file system on the device gets I/O errors. */
+  /** Ends the process even if the device is in use or the engine is gone: what is not acknowledged
+   *  is lost, and a file system on the device gets I/O errors. */
   readonly force?: boolean;
   readonly log?: Logger;
 }
 
 export interface DeviceStatus {
-  /** `dead`: the process was killed; the next attach or detach cleans up. `busy`: it exists and does not answer. */
+  /** `dead`: the process was killed; the next attach or detach cleans up. `busy`: it exists and
+   *  does not answer. */
   readonly state:
     | 'detached'
     | 'connecting'
@@ -82,7 +84,8 @@ export interface DeviceFrontend {
 
 const FRONTENDS: readonly DeviceFrontend[] = [new LoopFuseFrontend()];
 
-/** The best frontend of this host and why it is the one. @throws StorageError UNSUPPORTED with what is missing */
+/** The best frontend of this host and why it is the one. @throws StorageError UNSUPPORTED with what
+ *  is missing */
 export async function chooseDeviceFrontend(
   frontends: readonly DeviceFrontend[] = FRONTENDS,
 ): Promise<{ frontend: DeviceFrontend; reason: string }> {
@@ -98,9 +101,11 @@ export async function chooseDeviceFrontend(
   throw new StorageError('UNSUPPORTED', `no block device on this host: ${obstacles.join('; ')}`);
 }
 
-/** Makes a block device of an export. Idempotent: a device that is attached to the same export is returned as it is,
- *  also after an engine restart. What a killed process left behind is cleaned up first.
- *  @throws StorageError CONFLICT (attached to another socket) | UNSUPPORTED | UNAVAILABLE (no engine) | DEADLINE */
+/** Makes a block device of an export. Idempotent: a device that is attached to the same export is
+ *  returned as it is, also after an engine restart. What a killed process left behind is cleaned up
+ *  first.
+ *  @throws StorageError CONFLICT (attached to another socket) | UNSUPPORTED | UNAVAILABLE
+ *          (no engine) | DEADLINE */
 export async function attachDevice(options: AttachOptions): Promise<AttachedDevice> {
   const { frontend, reason } = await chooseDeviceFrontend();
   const device = await frontend.attach(options);
@@ -108,8 +113,10 @@ export async function attachDevice(options: AttachOptions): Promise<AttachedDevi
   return device;
 }
 
-/** Takes the device away; when it resolves, no loop device, mount or process of it is left. Idempotent.
- *  @throws StorageError CONFLICT (in use; names the mount point) | IO_ERROR (last flush failed, device is gone) */
+/** Takes the device away; when it resolves, no loop device, mount or process of it is left.
+ *  Idempotent.
+ *  @throws StorageError CONFLICT (in use; names the mount point) | IO_ERROR (last flush
+ *          failed, device is gone) */
 export async function detachDevice(options: DetachOptions): Promise<void> {
   const { frontend } = await chooseDeviceFrontend();
   await frontend.detach(options);
@@ -120,8 +127,10 @@ export async function deviceStatus(ref: DeviceRef): Promise<DeviceStatus> {
   return frontend.status(ref);
 }
 
-/** Makes the device as large as the export is now, while in use; a file system is grown by its own tool afterwards.
- *  @throws StorageError UNAVAILABLE (not attached, or no engine) | CONFLICT (the export shrank) */
+/** Makes the device as large as the export is now, while in use; a file system is grown by its own
+ *  tool afterwards.
+ *  @throws StorageError UNAVAILABLE (not attached, or no engine) | CONFLICT (the export
+ *          shrank) */
 export async function resizeDevice(ref: DeviceRef): Promise<{ sizeBytes: number }> {
   const { frontend } = await chooseDeviceFrontend();
   return frontend.resize(ref);

@@ -20,8 +20,8 @@ export interface DevicePaths {
   readonly pidFile: string;
 }
 
-/** Creates the directories that are missing. The kernel names mounts and backing files by real path, so `runDir`
- *  is resolved. @throws StorageError INVALID_ARGUMENT for a bad name */
+/** Creates the directories that are missing. The kernel names mounts and backing files by real
+ *  path, so `runDir` is resolved. @throws StorageError INVALID_ARGUMENT for a bad name */
 export async function prepareDevicePaths(runDir: string, name: string): Promise<DevicePaths> {
   checkName(name, 'device');
   await mkdir(runDir, { recursive: true, mode: 0o700 });

@@ -2,8 +2,8 @@
  * The process behind one block device: NBD client below, FUSE file above, loop device on the file.
  *
  * - One process per device name, proved by a lock that it holds for its whole life.
- * - It never touches its own file system: losetup, stat and umount run as children, so that their requests find this
- *   event loop free to answer.
+ * - It never touches its own file system: losetup, stat and umount run as children, so that their
+ *   requests find this event loop free to answer.
  * - It ends only by `detach`, which refuses while somebody uses the device.
  */
 import { rename, rm, symlink, writeFile } from 'node:fs/promises';
@@ -79,7 +79,7 @@ export class DeviceProcess {
   }
 
   /** Attaches. On failure everything made so far is taken back.
-   *  @throws StorageError DISK_LOCKED (the device has a process) | UNAVAILABLE | UNSUPPORTED | … */
+   *  @throws StorageError DISK_LOCKED (the device has a process) | UNAVAILABLE | UNSUPPORTED */
   async start(): Promise<DeviceReport> {
     const paths = await prepareDevicePaths(this.#config.runDir, this.#config.name);
     this.#paths = paths;
@@ -126,8 +126,8 @@ export class DeviceProcess {
   }
 
   /** Takes the device away and resolves when nothing of it is left; then the process has to end.
-   *  @throws StorageError CONFLICT when the device is in use (nothing was done) | IO_ERROR when the last flush failed
-   *          (the device is gone all the same) */
+   *  @throws StorageError CONFLICT when the device is in use (nothing was done) | IO_ERROR
+   *          when the last flush failed (the device is gone all the same) */
   detach(): Promise<void> {
     this.#detaching ??= this.#detach().finally(() => {
       this.#detaching = undefined;
@@ -135,7 +135,8 @@ export class DeviceProcess {
     return this.#detaching;
   }
 
-  /** Takes over the present size of the export, while in use. @throws StorageError as NbdClient.refresh */
+  /** Takes over the present size of the export, while in use. @throws StorageError as
+   *  NbdClient.refresh */
   async resize(): Promise<void> {
     const { client, paths } = this.#running();
     const { sizeBytes } = await client.refresh();
@@ -281,7 +282,8 @@ export class DeviceProcess {
     }
   }
 
-  /** Whether the loop driver closed our file, which it does when the last user of the device is gone. */
+  /** Whether the loop driver closed our file, which it does when the last user of the device is
+   *  gone. */
   async #isReleased(server: FuseServer): Promise<boolean> {
     if (server.openHandles === 0) return true;
     const released = new Promise<boolean>((resolve) => {

@@ -1,5 +1,5 @@
-/** The state file: what a person, or a caller whose process does not answer, can know about a device. Never a proof:
- *  the lock tells whether a process lives, the kernel tells what exists. */
+/** The state file: what a person, or a caller whose process does not answer, can know about a
+ *  device. Never a proof: the lock tells whether a process lives, the kernel tells what exists. */
 import { readFile, rename, writeFile } from 'node:fs/promises';
 
 export type DevicePhase = 'connecting' | 'mounted' | 'attached' | 'detaching';

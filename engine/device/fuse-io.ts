@@ -1,8 +1,8 @@
 /**
  * Requests of the kernel on their way to the NBD server.
  *
- * Each owns its piece of a slab until it is answered and the socket no longer sends from it: the bytes of a write are
- * never overwritten while they are still needed.
+ * Each owns its piece of a slab until it is answered and the socket no longer sends from it: the
+ * bytes of a write are never overwritten while they are still needed.
  */
 import { NbdRequest } from './nbd-request.js';
 import type { Slab } from './request-arena.js';
@@ -47,7 +47,8 @@ export class FuseIo extends NbdRequest {
   }
 }
 
-/** Longest piece of one TRIM or WRITE_ZEROES: the loop device asks for up to 4 GiB at once, more than NBD can name. */
+/** Longest piece of one TRIM or WRITE_ZEROES: the loop device asks for up to 4 GiB at once, more
+ *  than NBD can name. */
 const RANGE_PIECE_BYTES = 256 * 1024 * 1024;
 
 /** A FALLOCATE: as many NBD requests as its length needs, one after the other. */

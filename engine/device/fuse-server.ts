@@ -1,11 +1,14 @@
 /**
  * A file system with one file, whose content is the export of an NBD server.
  *
- * - Nothing is cached here: every READ, WRITE, FSYNC and FALLOCATE is a request to the engine, and is answered when the
- *   engine answered. FSYNC is NBD FLUSH (D1). The loop device turns FUA into such a flush, so no FUA is ever sent (D2).
- * - PUNCH_HOLE is TRIM. The loop device uses it for discard *and* for write-zeroes, so the engine's TRIM must read back as
- *   zeroes, which it promises (N4). A server without TRIM gets WRITE_ZEROES.
- * - Bounded: at most `requestsMax` requests and the memory of the arena; past that /dev/fuse is not read.
+ * - Nothing is cached here: every READ, WRITE, FSYNC and FALLOCATE is a request to the engine,
+ *   and is answered when the engine answered. FSYNC is NBD FLUSH (D1). The loop device turns FUA
+ *   into such a flush, so no FUA is ever sent (D2).
+ * - PUNCH_HOLE is TRIM. The loop device uses it for discard *and* for write-zeroes, so the
+ *   engine's TRIM must read back as zeroes, which it promises (N4). A server without TRIM gets
+ *   WRITE_ZEROES.
+ * - Bounded: at most `requestsMax` requests and the memory of the arena; past that /dev/fuse is
+ *   not read.
  */
 import { toStorageError } from '../../common/errors.js';
 import type { Logger } from '../../common/log.js';
@@ -26,7 +29,8 @@ import type { NbdClient } from './nbd-client.js';
 import { OneFile } from './one-file.js';
 import type { RequestArena, Slab } from './request-arena.js';
 
-/** /dev/fuse of one mount: whole requests in, whole replies out. `read` rejects, or gives 0, after the unmount. */
+/** /dev/fuse of one mount: whole requests in, whole replies out. `read` rejects, or gives 0, after
+ *  the unmount. */
 export interface FuseChannel {
   read(view: Buffer): Promise<number>;
   write(views: Buffer[]): number;
@@ -233,7 +237,8 @@ export class FuseServer implements FuseIoOwner {
     return true;
   }
 
-  /** Ticks run when the chain of resolved reads is used up: all requests that were waiting leave in one write. */
+  /** Ticks run when the chain of resolved reads is used up: all requests that were waiting leave in
+   *  one write. */
   #scheduleFlush(): void {
     if (this.#flushScheduled) return;
     this.#flushScheduled = true;
@@ -268,7 +273,8 @@ export class FuseServer implements FuseIoOwner {
     try {
       this.#channel.write(this.#single);
     } catch (error) {
-      // The request is gone: its process was killed, or the file system is being unmounted. Nobody waits for it.
+      // The request is gone: its process was killed, or the file system is being unmounted. Nobody
+      // waits for it.
       this.#options.log.debug({ err: error }, 'reply to the kernel was not taken');
     }
   }

@@ -1,6 +1,7 @@
 /**
- * The part of the FUSE kernel protocol that a file system with one file needs. Source: linux/fuse.h, protocol 7.31
- * and later. Integers are in host order; every host we run on is little-endian.
+ * The part of the FUSE kernel protocol that a file system with one file needs. Source:
+ * linux/fuse.h, protocol 7.31 and later. Integers are in host order; every host we run on is
+ * little-endian.
  */
 import { StorageError } from '../../common/errors.js';
 
@@ -41,7 +42,8 @@ export const ERRNO = { NOENT: 2, IO: 5, INVAL: 22, ROFS: 30, NOSYS: 38, OPNOTSUP
 export const FUSE_MAJOR = 7;
 /** Newest minor version that we know; the smaller of ours and the kernel's counts. */
 export const FUSE_MINOR = 38;
-/** Oldest kernel protocol with everything used here (max_pages, 24-byte init extensions): Linux 4.20. */
+/** Oldest kernel protocol with everything used here (max_pages, 24-byte init extensions): Linux
+ *  4.20. */
 export const FUSE_MINOR_MIN = 28;
 
 export const IN_HEADER_BYTES = 40;
@@ -77,7 +79,8 @@ function writeU64(bytes: Buffer, value: number, at: number): void {
   bytes.writeUInt32LE(Math.floor(value / 2 ** 32), at + 4);
 }
 
-/** Fills the header of a reply of `lengthBytes` in all. The two halves name the request that is answered. */
+/** Fills the header of a reply of `lengthBytes` in all. The two halves name the request that is
+ *  answered. */
 export function encodeOutHeader(
   out: Buffer,
   lengthBytes: number,

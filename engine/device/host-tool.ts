@@ -1,4 +1,5 @@
-/** Runs system tools: found by absolute path, arguments as a list, never a shell, bounded in time and output. */
+/** Runs system tools: found by absolute path, arguments as a list, never a shell, bounded in time
+ *  and output. */
 import { execFile } from 'node:child_process';
 import { access, constants } from 'node:fs/promises';
 import { StorageError } from '../../common/errors.js';

@@ -1,6 +1,7 @@
 /**
- * What a device process left behind when it was killed, found by what the kernel says and not by what a state file
- * claims: killed at any step, the next attach or detach finds the rest. The caller holds the lock of the device.
+ * What a device process left behind when it was killed, found by what the kernel says and not by
+ * what a state file claims: killed at any step, the next attach or detach finds the rest. The
+ * caller holds the lock of the device.
  */
 import { mkdir, rm, rmdir } from 'node:fs/promises';
 import type { Logger } from '../../common/log.js';
@@ -8,8 +9,9 @@ import type { DevicePaths } from './device-paths.js';
 import { findLoops, loopUser, releaseLoop } from './loop-device.js';
 import { readMounts, unmountAll } from './mount-table.js';
 
-/** Removes loop devices, mounts and files of a dead process. A loop device that is still mounted somewhere can only
- *  answer errors and goes away with that mount: it is reported, and does not stand in the way of a new one. */
+/** Removes loop devices, mounts and files of a dead process. A loop device that is still mounted
+ *  somewhere can only answer errors and goes away with that mount: it is reported, and does not
+ *  stand in the way of a new one. */
 export async function cleanLeftovers(paths: DevicePaths, log: Logger): Promise<void> {
   for (const loop of await findLoops(paths.backingFile)) {
     const user = await loopUser(loop, { probe: false });

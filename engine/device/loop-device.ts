@@ -1,4 +1,5 @@
-/** Loop devices: making, finding by backing file, who uses one, giving back. Source: losetup(8), sysfs of loop. */
+/** Loop devices: making, finding by backing file, who uses one, giving back. Source: losetup(8),
+ *  sysfs of loop. */
 import { constants } from 'node:fs';
 import { open, readdir, readFile, readlink } from 'node:fs/promises';
 import { basename } from 'node:path';
@@ -44,8 +45,8 @@ export async function findLoops(backingFile: string): Promise<string[]> {
 
 /** Makes the loop device take the size that its backing file has now. */
 export async function followSize(devicePath: string, backingFile: string): Promise<void> {
-  // Before Linux 6.17 the loop driver believes the size that was last asked for: ask, in another process than the
-  // one that answers.
+  // Before Linux 6.17 the loop driver believes the size that was last asked for: ask, in another
+  // process than the one that answers.
   await runTool('stat', ['--format=%s', '--', backingFile]);
   await runTool('losetup', ['--set-capacity', devicePath]);
 }
@@ -55,7 +56,8 @@ export async function loopSizeBytes(devicePath: string): Promise<number> {
   return Number(text.trim()) * 512;
 }
 
-/** Gives the device back. One that is in use goes away when its last user closes it. No error if it is gone. */
+/** Gives the device back. One that is in use goes away when its last user closes it. No error if it
+ *  is gone. */
 export async function releaseLoop(devicePath: string): Promise<void> {
   if ((await readLoopFile(devicePath, 'backing_file')) === undefined) return;
   try {
@@ -66,8 +68,8 @@ export async function releaseLoop(devicePath: string): Promise<void> {
 }
 
 /** Why the device may not be taken away, as words; undefined if nobody uses it.
- *  @param options.probe  also finds users outside of this mount namespace, by an exclusive open; a mount at that very moment
- *                        would be refused, so only who is about to detach asks that way */
+ *  @param options.probe  also finds users outside of this mount namespace, by an exclusive open; a
+ *  mount at that very moment would be refused, so only who is about to detach asks that way */
 export async function loopUser(
   devicePath: string,
   options: { probe: boolean },
@@ -84,7 +86,8 @@ export async function loopUser(
   return pid === undefined ? undefined : `open in process ${pid}`;
 }
 
-/** An exclusive open is refused while a file system, swap or another exclusive open has the device. */
+/** An exclusive open is refused while a file system, swap or another exclusive open has the
+ *  device. */
 async function isClaimed(devicePath: string): Promise<boolean> {
   try {
     const handle = await open(devicePath, constants.O_RDONLY | constants.O_EXCL);

@@ -1,4 +1,5 @@
-/** The frontend of hosts without ublk and kernel NBD: a process that serves a FUSE file, and a loop device on it. */
+/** The frontend of hosts without ublk and kernel NBD: a process that serves a FUSE file, and a loop
+ *  device on it. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { constants } from 'node:fs';
 import { access, type FileHandle, open, readFile } from 'node:fs/promises';
@@ -129,7 +130,8 @@ export class LoopFuseFrontend implements DeviceFrontend {
     return { sizeBytes: report.sizeBytes };
   }
 
-  /** The device of a live process that stands on the same export. @throws StorageError CONFLICT if on another */
+  /** The device of a live process that stands on the same export. @throws StorageError CONFLICT if
+   *  on another */
   async #reuse(
     paths: DevicePaths,
     socketPath: string,
@@ -233,7 +235,8 @@ export class LoopFuseFrontend implements DeviceFrontend {
     }
   }
 
-  /** The lock of a device whose process does not answer. One that was just killed holds it for a moment more. */
+  /** The lock of a device whose process does not answer. One that was just killed holds it for a
+   *  moment more. */
   async #lockDead(paths: DevicePaths): Promise<FileLock> {
     const endMs = this.#clock.nowMs() + LOCK_PATIENCE_MS;
     for (;;) {

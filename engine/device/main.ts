@@ -1,7 +1,8 @@
 /**
  * Entry of the device process. Started by attachDevice, lives until the device is detached.
  *
- * Standard output carries one line, the attach's outcome; then nothing more is written there. Standard error is the log.
+ * Standard output carries one line, the attach's outcome; then nothing more is written there.
+ * Standard error is the log.
  */
 import { writeFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
@@ -40,7 +41,8 @@ function parseConfig(argv: string[]): DeviceConfig {
   };
 }
 
-/** Memory pressure must not end the process that writes dirty pages away. Refused without CAP_SYS_RESOURCE. */
+/** Memory pressure must not end the process that writes dirty pages away. Refused without
+ *  CAP_SYS_RESOURCE. */
 async function shunOomKiller(): Promise<void> {
   await writeFile('/proc/self/oom_score_adj', '-900').catch(() => {
     log.info('not protected from the OOM killer: CAP_SYS_RESOURCE is missing');

@@ -43,13 +43,15 @@ export function mountPointOf(
     ?.mountPoint;
 }
 
-/** Unmounts what is mounted exactly at `dir`, several layers too. Works for a FUSE file system whose process is dead.
+/** Unmounts what is mounted exactly at `dir`, several layers too. Works for a FUSE file system
+ *  whose process is dead.
  *  @throws StorageError IO_ERROR when it is in use and `lazy` is not set */
 export async function unmountAll(dir: string, options: { lazy: boolean }): Promise<void> {
   for (let layers = 0; layers < 16; layers += 1) {
     const mounts = await readMounts();
     if (!mounts.some((mount) => mount.mountPoint === dir)) return;
-    // --internal-only: no helper program, --no-canonicalize: no look into a file system that may hang.
+    // --internal-only: no helper program, --no-canonicalize: no look into a file system that may
+    // hang.
     const flags = ['--internal-only', '--no-canonicalize'];
     if (options.lazy) flags.push('--lazy');
     await runTool('umount', [...flags, '--', dir]);

@@ -1,8 +1,10 @@
 /**
- * NBD client of the device frontend: one export, one or several connections, requests that outlive an engine.
+ * NBD client of the device frontend: one export, one or several connections, requests that outlive
+ * an engine.
  *
- * Each connection is a lane that reconnects by itself (nbd-lane.ts has the argument for sending again). Several lanes
- * are used only if the server says CAN_MULTI_CONN, because a FLUSH goes on one of them and must cover all.
+ * Each connection is a lane that reconnects by itself (nbd-lane.ts has the argument for sending
+ * again). Several lanes are used only if the server says CAN_MULTI_CONN, because a FLUSH goes on
+ * one of them and must cover all.
  */
 import { stat } from 'node:fs/promises';
 import type { Clock, Timer } from '../../common/clock.js';
@@ -49,7 +51,8 @@ export class NbdClient {
   #answered = 0;
   #answeredAtCheck = -1;
 
-  /** Opens the export. One attempt per connection; a caller that wants to wait for the engine tries again.
+  /** Opens the export. One attempt per connection; a caller that wants to wait for the engine tries
+   *  again.
    *  @throws StorageError UNAVAILABLE | NOT_FOUND | PROTOCOL_ERROR | DEADLINE */
   static async connect(options: NbdClientOptions): Promise<NbdClient> {
     const identity = await identityOf(options.socketPath);
@@ -90,8 +93,9 @@ export class NbdClient {
     return this.#lanes.reduce((sum, lane) => sum + lane.reconnects, 0);
   }
 
-  /** Takes a request: `complete` is called exactly once, maybe before this returns. Sent at the next `flush`.
-   *  The caller keeps its requests at or below `requestsMax`; more is a programmer error and asserts. */
+  /** Takes a request: `complete` is called exactly once, maybe before this returns. Sent at the
+   *  next `flush`. The caller keeps its requests at or below `requestsMax`; more is a programmer
+   *  error and asserts. */
   submit(request: NbdRequest): void {
     this.#unanswered += 1;
     if (request.isChange && !this.#order.begin(request)) return;
@@ -103,7 +107,8 @@ export class NbdClient {
     for (const lane of this.#lanes) lane.flush();
   }
 
-  /** Flushes the volume: everything answered before is durable afterwards (D1). @throws StorageError IO_ERROR */
+  /** Flushes the volume: everything answered before is durable afterwards (D1). @throws
+   *  StorageError IO_ERROR */
   flushVolume(): Promise<void> {
     if ((this.#info.flags & TRANSMISSION_FLAG.SEND_FLUSH) === 0) return Promise.resolve();
     return new Promise((resolve, reject) => {
@@ -122,8 +127,9 @@ export class NbdClient {
     });
   }
 
-  /** Asks a fresh connection for the export, and if the size changed replaces all connections, so that requests
-   *  up to the new end are accepted. Requests wait meanwhile; none fails. Returns the present description.
+  /** Asks a fresh connection for the export, and if the size changed replaces all connections, so
+   *  that requests up to the new end are accepted. Requests wait meanwhile; none fails. Returns the
+   *  present description.
    *  @throws StorageError as `connect`, or CONFLICT when the export shrank */
   async refresh(): Promise<ExportInfo> {
     const { info } = await NbdConnection.open(connectionOptions(this.#options), 'info');
@@ -174,7 +180,8 @@ export class NbdClient {
     this.flush();
   }
 
-  /** A volume does not shrink and does not turn read-only or writable under a device: that is another volume (R8). */
+  /** A volume does not shrink and does not turn read-only or writable under a device: that is
+   *  another volume (R8). */
   #checkExport(info: ExportInfo): void {
     const before = this.#info;
     if (info.sizeBytes < before.sizeBytes) {
@@ -194,8 +201,9 @@ export class NbdClient {
     this.#socketIdentity = await identityOf(this.#options.socketPath);
   }
 
-  /** An engine that hangs (stopped process) keeps its connections open. When requests stand still and the socket path
-   *  belongs to another server, that server's engine fenced the hanging one: move over. */
+  /** An engine that hangs (stopped process) keeps its connections open. When requests stand still
+   *  and the socket path belongs to another server, that server's engine fenced the hanging one:
+   *  move over. */
   #armTakeoverCheck(): void {
     const check = (): void => {
       void this.#checkTakeover().then(() => {

@@ -1,9 +1,10 @@
 /**
  * One NBD connection over a unix socket, in transmission: sends frames, cuts the stream of replies.
  *
- * Frames of one turn of the event loop leave in one write: small ones are copied into a staging buffer, large ones go
- * by reference and are held until the socket let go of them. Received bytes are handed on in place; only a reply that
- * spans two reads is assembled, in the one buffer that exists for that, most of it received there directly.
+ * Frames of one turn of the event loop leave in one write: small ones are copied into a staging
+ * buffer, large ones go by reference and are held until the socket let go of them. Received bytes
+ * are handed on in place; only a reply that spans two reads is assembled, in the one buffer that
+ * exists for that, most of it received there directly.
  */
 import assert from 'node:assert';
 import { connect as connectSocket, type Socket } from 'node:net';
@@ -25,7 +26,8 @@ const STAGING_BYTES = 256 * KIB;
 /** Frames up to this length are copied: cheaper than one more piece in a gathered write. */
 const COPIED_FRAME_BYTES_MAX = 16 * KIB;
 const STAGING_KEPT_MAX = 4;
-/** A rest this long is received in its place; less goes through the receive buffer, with what follows it. */
+/** A rest this long is received in its place; less goes through the receive buffer, with what
+ *  follows it. */
 const DIRECT_BYTES_MIN = 64 * KIB;
 
 export interface NbdConnectionOptions {
@@ -43,7 +45,8 @@ export interface NbdConnectionHandlers {
   requestOf(high: number, low: number): NbdRequest | undefined;
   /** @param reply see NbdRequest.complete */
   onReply(request: NbdRequest, errno: number, reply: Buffer | undefined): void;
-  /** Once, last call. `PROTOCOL_ERROR`: the server is broken; else the connection or the server ended. */
+  /** Once, last call. `PROTOCOL_ERROR`: the server is broken; else the connection or the server
+   *  ended. */
   onClose(error: StorageError): void;
 }
 
@@ -157,7 +160,8 @@ export class NbdConnection {
     this.#socket.uncork();
   }
 
-  /** Ends in order: DISC after everything sent. The caller waited for its replies. onClose is not called. */
+  /** Ends in order: DISC after everything sent. The caller waited for its replies. onClose is not
+   *  called. */
   disconnect(): void {
     this.flush();
     this.#handlers = undefined;

@@ -20,15 +20,17 @@ import {
   optionReplyDataBytes,
 } from './nbd-wire.js';
 
-/** What the socket owner has to do next. `rest` are bytes that came after the last handshake byte. */
+/** What the socket owner has to do next. `rest` are bytes that came after the last handshake
+ *  byte. */
 export type HandshakeStep =
   | { readonly kind: 'need-more' }
   | { readonly kind: 'send'; readonly bytes: Buffer }
   | { readonly kind: 'done'; readonly info: ExportInfo; readonly rest: Buffer };
 
 /**
- * Negotiates one export with GO (then the connection is in transmission), or asks about it with INFO (then the
- * caller ends the connection with `abort`). Bytes come in any pieces. Bounded: one option reply of at most 8 KiB.
+ * Negotiates one export with GO (then the connection is in transmission), or asks about it with
+ * INFO (then the caller ends the connection with `abort`). Bytes come in any pieces. Bounded: one
+ * option reply of at most 8 KiB.
  */
 export class NbdHandshake {
   #buffered: Buffer = Buffer.alloc(0);

@@ -1,19 +1,22 @@
 /**
- * One place for an NBD connection that outlives the connection: keeps every unanswered request and sends it again
- * after a reconnect. (scenarios 1, 2, 9, 11)
+ * One place for an NBD connection that outlives the connection: keeps every unanswered request and
+ * sends it again after a reconnect. (scenarios 1, 2, 9, 11)
  *
  * Why sending again is right:
- * - No reply was seen, so the caller still waits: a write may take effect at any time until it is answered (N1, N5). Taking
- *   effect twice is the same as once, because WriteOrder let no overlapping change pass while this one is unanswered.
- * - The first copy cannot take effect late, after newer writes. The connection is given up only (a) when the server
- *   ended it: a server starts no request of an ended connection; or it is dead, and its successor's epoch fences what is
- *   on the way to the replicas (P4, R5); (b) when another server took over the socket path, which is fenced the same way.
- * - A FLUSH sent again claims no more than the first one. The writes it must cover were acknowledged, so they are on every
- *   in-sync replica, and the new engine's flush covers what its replicas hold, whichever engine wrote it (D1, P8). A
- *   replica that may have lost such a write since (power cut) has a new incarnation and is no longer in the set (P7).
+ * - No reply was seen, so the caller still waits: a write may take effect at any time until it is
+ *   answered (N1, N5). Taking effect twice is the same as once, because WriteOrder let no
+ *   overlapping change pass while this one is unanswered.
+ * - The first copy cannot take effect late, after newer writes. The connection is given up only
+ *   (a) when the server ended it: a server starts no request of an ended connection; or it is dead,
+ *   and its successor's epoch fences what is on the way to the replicas (P4, R5); (b) when another
+ *   server took over the socket path, which is fenced the same way.
+ * - A FLUSH sent again claims no more than the first one. The writes it must cover were
+ *   acknowledged, so they are on every in-sync replica, and the new engine's flush covers what its
+ *   replicas hold, whichever engine wrote it (D1, P8). A replica that may have lost such a write
+ *   since (power cut) has a new incarnation and is no longer in the set (P7).
  *
- * Invariants: a request in `#slots` is unanswered; it is `sent` only on the present connection; an empty `#connection`
- * with `#ended` unset means that `#reconnect` runs.
+ * Invariants: a request in `#slots` is unanswered; it is `sent` only on the present connection; an
+ * empty `#connection` with `#ended` unset means that `#reconnect` runs.
  */
 import assert from 'node:assert';
 import { type Clock, sleep } from '../../common/clock.js';
@@ -33,7 +36,8 @@ export interface NbdLaneOptions extends NbdConnectionOptions {
   readonly log: Logger;
   /** unanswered requests at most; the caller bounds itself, more is a programmer error */
   readonly requestsMax: number;
-  /** how long requests wait for a server; then they end with EIO, as new ones do until one is back */
+  /** how long requests wait for a server; then they end with EIO, as new ones do until one is
+   *  back */
   readonly giveUpMs: number;
   /** May this export take the place of the one before? Throws StorageError if not. */
   readonly checkExport: (info: ExportInfo) => void;
@@ -114,7 +118,8 @@ export class NbdLane {
     this.#connection?.flush();
   }
 
-  /** Replaces the connection in order: what was sent is answered first, the rest waits. Resolves on the new one. */
+  /** Replaces the connection in order: what was sent is answered first, the rest waits. Resolves on
+   *  the new one. */
   renew(): Promise<void> {
     const connected = new Promise<void>((resolve) => this.#connectedWaiters.push(resolve));
     this.#startDraining();
@@ -190,14 +195,15 @@ export class NbdLane {
       { code: error.code, reason: error.message, unanswered: this.#pendingCount },
       'NBD connection lost',
     );
-    // A server that talks nonsense may be alive and may yet do what it was sent: never send that again.
+    // A server that talks nonsense may be alive and may yet do what it was sent: never send that
+    // again.
     if (error.code === 'PROTOCOL_ERROR') this.#failAll();
     this.#beginReconnect();
   }
 
   #beginReconnect(): void {
-    // A connection without one good answer does not start patience and back-off anew: one request may be what
-    // ends every server.
+    // A connection without one good answer does not start patience and back-off anew: one request
+    // may be what ends every server.
     if (this.#progressed || this.#downSinceMs === undefined) {
       this.#downSinceMs = this.#clock.nowMs();
       this.#backoffMs = 0;

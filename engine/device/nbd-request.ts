@@ -1,11 +1,12 @@
-/** One request to the NBD server, from its creation until it is answered; survives broken connections. */
+/** One request to the NBD server, from its creation until it is answered; survives broken
+ *  connections. */
 import { COMMAND } from '../nbd/constants.js';
 
 const NO_BYTES = Buffer.alloc(0);
 
 /**
- * The memory of `frame` belongs to the request until `complete` was called *and* every `holdFrame` had its `releaseFrame`.
- * Only then may the owner give it to someone else.
+ * The memory of `frame` belongs to the request until `complete` was called *and* every `holdFrame`
+ * had its `releaseFrame`. Only then may the owner give it to someone else.
  */
 export abstract class NbdRequest {
   /** COMMAND */
@@ -38,7 +39,7 @@ export abstract class NbdRequest {
 
   /** Called exactly once.
    *  @param errno 0, or a Linux error number
-   *  @param reply of a READ without error: SIMPLE_REPLY_BYTES that the callee may overwrite, then the data; borrowed until
-   *  the call returns */
+   *  @param reply of a READ without error: SIMPLE_REPLY_BYTES that the callee may overwrite, then
+   *  the data; borrowed until the call returns */
   abstract complete(errno: number, reply: Buffer | undefined): void;
 }

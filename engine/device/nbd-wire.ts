@@ -1,9 +1,10 @@
 /**
- * The part of the NBD protocol that the device frontend speaks, as client. Source: NBD protocol description
- * (fixed newstyle negotiation, simple replies). All integers are big-endian.
+ * The part of the NBD protocol that the device frontend speaks, as client. Source: NBD protocol
+ * description (fixed newstyle negotiation, simple replies). All integers are big-endian.
  *
- * Structured replies are not negotiated: a simple reply header is 16 bytes, exactly as long as a FUSE reply header,
- * so that the bytes of a read go from the socket to /dev/fuse without being copied (see ADR-0005).
+ * Structured replies are not negotiated: a simple reply header is 16 bytes, exactly as long as a
+ * FUSE reply header, so that the bytes of a read go from the socket to /dev/fuse without being
+ * copied (see ADR-0005).
  */
 import { StorageError } from '../../common/errors.js';
 import {
@@ -93,7 +94,8 @@ export function encodeRequest(
   out.writeUInt32BE(request.lengthBytes, at + 24);
 }
 
-/** Handshake flags of the server. @throws StorageError PROTOCOL_ERROR unless it speaks fixed newstyle */
+/** Handshake flags of the server. @throws StorageError PROTOCOL_ERROR unless it speaks fixed
+ *  newstyle */
 export function decodeGreeting(bytes: Buffer): number {
   const isNbd =
     bytes.length >= GREETING_BYTES &&
@@ -150,7 +152,8 @@ export class ExportInfoBuilder {
     }
   }
 
-  /** @throws StorageError PROTOCOL_ERROR when the server did not tell the size, or told impossible block sizes */
+  /** @throws StorageError PROTOCOL_ERROR when the server did not tell the size, or told
+   *          impossible block sizes */
   build(): ExportInfo {
     const min = this.#blockBytesMin;
     if (this.#sizeBytes === undefined) throw malformed('no export information');

@@ -1,4 +1,5 @@
-/** What the kernel asks about names, attributes and handles: everything that is answered without the engine. */
+/** What the kernel asks about names, attributes and handles: everything that is answered without
+ *  the engine. */
 import { StorageError } from '../../common/errors.js';
 import { TRANSMISSION_FLAG } from '../nbd/constants.js';
 import {
@@ -99,7 +100,8 @@ export class OneFile {
     const wantsWrite = (bytes.readUInt32LE(IN_HEADER_BYTES) & O_ACCMODE) !== 0;
     if (wantsWrite && this.#readOnly) return ERRNO.ROFS;
     this.#openHandles += 1;
-    // Never the page cache, whoever opens the file; direct writes of one file need no lock against each other.
+    // Never the page cache, whoever opens the file; direct writes of one file need no lock against
+    // each other.
     return encodeOpenReply(FOPEN.DIRECT_IO | FOPEN.PARALLEL_DIRECT_WRITES | FOPEN.NOFLUSH);
   }
 

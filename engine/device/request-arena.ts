@@ -1,12 +1,14 @@
 /**
  * Memory for requests that were read from /dev/fuse and are not answered yet.
  *
- * Each read of /dev/fuse must offer room for the largest request, but most requests are small. So requests are packed
- * one behind the other into slabs. Invariants:
- * - bytes of a request stay untouched until its last holder released the slab (the request itself, and the socket
- *   while it sends from the bytes): memory of a write that is still being sent is never given to another request;
+ * Each read of /dev/fuse must offer room for the largest request, but most requests are small. So
+ * requests are packed one behind the other into slabs. Invariants:
+ * - bytes of a request stay untouched until its last holder released the slab (the request
+ *   itself, and the socket while it sends from the bytes): memory of a write that is still being
+ *   sent is never given to another request;
  * - a slab is reused only when nobody holds any part of it;
- * - never more than `slabsMax` slabs exist: when all are held, `reserve` answers undefined and reading stops.
+ * - never more than `slabsMax` slabs exist: when all are held, `reserve` answers undefined and
+ *   reading stops.
  */
 import assert from 'node:assert';
 import { roundUp } from '../../common/units.js';
@@ -59,8 +61,8 @@ export class RequestArena {
   /** Room for the next request, or undefined when all memory is held (then await `whenFree`). */
   reserve(): Buffer | undefined {
     let slab = this.#current;
-    // Starting over keeps small loads in the CPU's cache. Only here: while a read is pending, the room that was
-    // reserved for it lies at the cursor.
+    // Starting over keeps small loads in the CPU's cache. Only here: while a read is pending, the
+    // room that was reserved for it lies at the cursor.
     if (slab?.holders === 0) slab.cursor = 0;
     if (slab === undefined || slab.cursor + this.#reserveBytes > this.#slabBytes) {
       slab = this.#nextSlab();
@@ -70,7 +72,8 @@ export class RequestArena {
     return slab.bytes.subarray(slab.cursor, slab.cursor + this.#reserveBytes);
   }
 
-  /** The first `lengthBytes` of the last `reserve` are a request now. The caller holds the slab once. */
+  /** The first `lengthBytes` of the last `reserve` are a request now. The caller holds the slab
+   *  once. */
   take(lengthBytes: number): Slab {
     const slab = this.#current;
     assert(slab !== undefined && lengthBytes <= this.#reserveBytes);

@@ -1,9 +1,11 @@
 /**
- * Keeps overlapping changes apart: a write, trim or zeroing that overlaps one which is not answered yet waits for it.
+ * Keeps overlapping changes apart: a write, trim or zeroing that overlaps one which is not answered
+ * yet waits for it.
  *
- * Why: after a broken connection every unanswered request is sent again, so a change may take effect twice. That is
- * harmless exactly when no overlapping change was completed between the two effects. Block clients hardly ever have
- * overlapping writes in flight, so the check is made cheap and the waiting is left simple. (N1, N3)
+ * Why: after a broken connection every unanswered request is sent again, so a change may take
+ * effect twice. That is harmless exactly when no overlapping change was completed between the two
+ * effects. Block clients hardly ever have overlapping writes in flight, so the check is made cheap
+ * and the waiting is left simple. (N1, N3)
  */
 import assert from 'node:assert';
 
@@ -30,7 +32,8 @@ export class WriteOrder<Change extends OrderedChange> {
     return this.#held.length;
   }
 
-  /** True: the change is active now and may be sent. False: it is held until `finish` hands it out. */
+  /** True: the change is active now and may be sent. False: it is held until `finish` hands it
+   *  out. */
   begin(change: Change): boolean {
     assert(change.orderIndex === -1);
     if (this.#overlapsActive(change) || overlapsAny(this.#held, change)) {
@@ -41,7 +44,8 @@ export class WriteOrder<Change extends OrderedChange> {
     return true;
   }
 
-  /** The change was answered. Returns changes that are active now and must be sent, in the order they came. */
+  /** The change was answered. Returns changes that are active now and must be sent, in the order
+   *  they came. */
   finish(change: Change): readonly Change[] {
     const index = change.orderIndex;
     assert(this.#active[index] === change, 'finished change is not active');

@@ -1,4 +1,5 @@
-/** A block device under test over nbdkit in a temporary folder, and the proof that nothing of it stays behind. */
+/** A block device under test over nbdkit in a temporary folder, and the proof that nothing of it
+ *  stays behind. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, readdir, readFile, realpath, rm } from 'node:fs/promises';
@@ -95,7 +96,8 @@ export class DeviceBed {
     this.#mounts.splice(this.#mounts.indexOf(dir), 1);
   }
 
-  /** What is left of the devices: loop devices, mounts, processes, links. Empty after every detach. */
+  /** What is left of the devices: loop devices, mounts, processes, links. Empty after every
+   *  detach. */
   async leftovers(): Promise<string[]> {
     const found: string[] = [];
     for (const name of this.names) {

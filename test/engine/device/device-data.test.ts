@@ -1,4 +1,5 @@
-/** What is written through the device is what the server holds: under load, over restarts, with flush and discard. */
+/** What is written through the device is what the server holds: under load, over restarts, with
+ *  flush and discard. */
 import { spawn } from 'node:child_process';
 import { readFile, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -67,7 +68,7 @@ describe.skipIf(lacks !== undefined)(`data through the device ${lacks ?? ''}`, (
     await bed.detach();
   });
 
-  it('fdatasync reaches the server as FLUSH (D1), fstrim as TRIM, and the space comes back', async () => {
+  it('fdatasync arrives as FLUSH (D1), fstrim as TRIM, and the space comes back', async () => {
     const disk = await image(512 * MIB);
     const logFile = join(bed.dir, 'nbd.log');
     await bed.serve('--filter=log', 'file', disk, `logfile=${logFile}`);
@@ -110,7 +111,7 @@ describe.skipIf(lacks !== undefined)(`data through the device ${lacks ?? ''}`, (
     await bed.detach();
   });
 
-  it('a killed and restarted server under a writing ext4 goes unnoticed (scenarios 1, 2)', async () => {
+  it('a server killed and restarted under a writing ext4 goes unnoticed (scenario 2)', async () => {
     const disk = await image(256 * MIB);
     let server = await bed.serve('file', disk);
     const { devicePath } = await bed.attach();
@@ -133,7 +134,7 @@ describe.skipIf(lacks !== undefined)(`data through the device ${lacks ?? ''}`, (
     await run('e2fsck', ['-fn', disk]);
   });
 
-  it("the engine's own NBD server, drained or cut off again and again under fio, loses nothing", async () => {
+  it("the engine's NBD server, drained or cut off under fio, loses nothing", async () => {
     const volume = new MemoryVolume({ name: 'vol', sizeBytes: 64 * MIB });
     const listen = () =>
       NbdServer.listen({
@@ -182,7 +183,8 @@ describe.skipIf(lacks !== undefined)(`data through the device ${lacks ?? ''}`, (
     await truncate(disk, 160 * MIB);
     expect(await resizeDevice(ref)).toEqual({ sizeBytes: 160 * MIB });
     expect(await loopSizeBytes(devicePath)).toBe(160 * MIB);
-    // Growing a mounted ext4 takes CAP_SYS_RESOURCE, which containers may lack: then it is grown unmounted.
+    // Growing a mounted ext4 takes CAP_SYS_RESOURCE, which containers may lack: then it is grown
+    // unmounted.
     const online = await run('resize2fs', [devicePath]).then(
       () => true,
       (error: { stderr: string }) => {

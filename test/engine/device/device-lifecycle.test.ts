@@ -1,4 +1,5 @@
-/** Attach and detach: idempotent, refused while in use, and nothing left behind whoever is killed when. */
+/** Attach and detach: idempotent, refused while in use, and nothing left behind whoever is killed
+ *  when. */
 import { spawn } from 'node:child_process';
 import { mkdir, open, readlink } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -39,7 +40,7 @@ describe.skipIf(lacks !== undefined)(`device life ${lacks ?? ''}`, () => {
     expect(await bed.leftovers()).toEqual([]);
   });
 
-  it('two devices live side by side; two attaches of one name at once make one device', async () => {
+  it('devices live side by side; attaches of one name at once make one device', async () => {
     await bed.serve('memory', '16M');
     const [a, b] = await Promise.all([bed.attach({ name: 'a' }), bed.attach({ name: 'b' })]);
     expect(a.devicePath).not.toBe(b.devicePath);
@@ -95,7 +96,7 @@ describe.skipIf(lacks !== undefined)(`device life ${lacks ?? ''}`, () => {
     expect(await bed.leftovers()).toEqual([]);
   });
 
-  it('a killed device process: detach cleans up, attach makes a new device (scenario 11)', async () => {
+  it('a killed process: detach cleans up, attach makes a new device (scenario 11)', async () => {
     await bed.serve('memory', '64M');
     const first = await bed.attach();
     process.kill(first.pid, 'SIGKILL');
@@ -111,7 +112,7 @@ describe.skipIf(lacks !== undefined)(`device life ${lacks ?? ''}`, () => {
     expect(await bed.leftovers()).toEqual([]);
   });
 
-  it('killed under a mounted file system: detach names the mount, attach works beside it', async () => {
+  it('killed under a mount: detach names it, attach works beside it (scenario 11)', async () => {
     await bed.serve('memory', '64M');
     const first = await bed.attach();
     await run('mkfs.ext4', ['-q', first.devicePath]);

@@ -1,4 +1,5 @@
-/** The FUSE side without a kernel: requests as bytes in, replies as bytes out, over a scripted NBD server. */
+/** The FUSE side without a kernel: requests as bytes in, replies as bytes out, over a scripted NBD
+ *  server. */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -167,7 +168,7 @@ const fallocateBody = (offset: number, length: number, mode: number) =>
   u64(0, offset, length, mode);
 
 describe('FUSE server', () => {
-  it('negotiates direct asynchronous I/O of 1 MiB, and refuses a kernel that is too old', async () => {
+  it('negotiates asynchronous direct I/O of 1 MiB, refuses a kernel too old', async () => {
     await start();
     const init = (major: number, minor: number): Buffer => {
       const body = Buffer.alloc(64);
@@ -220,7 +221,7 @@ describe('FUSE server', () => {
     expect(nbd.count(FLUSH)).toBe(1);
   });
 
-  it('a punched hole is a TRIM, a zeroed range WRITE_ZEROES that keeps its space (N4)', async () => {
+  it('a punched hole is TRIM, a zeroed range WRITE_ZEROES without hole (N4)', async () => {
     await start();
     nbd.disk.fill(1);
     expect((await kernel.ask(FUSE_OP.FALLOCATE, fallocateBody(0, MIB, 3))).errno).toBe(0);
@@ -272,7 +273,7 @@ describe('FUSE server', () => {
     expect((await Promise.all(writes)).map((reply) => reply.errno)).toEqual(lengths.map(() => 0));
   });
 
-  it('takes no more requests than it may (back-pressure), and goes on as answers come', async () => {
+  it('takes no more requests than it may, and goes on as answers come', async () => {
     await start({ requestsMax: 3 });
     const held: SeenRequest[] = [];
     nbd.onRequest = (request) => held.push(request);

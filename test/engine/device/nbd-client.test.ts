@@ -207,7 +207,7 @@ describe('NBD client: one connection', () => {
 });
 
 describe('NBD client: surviving the engine (scenarios 1, 2, 9, 11)', () => {
-  it('sends every unanswered request again, with its own bytes, after kill and restart', async () => {
+  it('sends what is unanswered again, with its own bytes, after kill and restart', async () => {
     const first = await serve({ onRequest: () => undefined });
     const client = await connect();
     const writes = [1, 2, 3].map((i) => new TestRequest(WRITE, i * 65536, Buffer.alloc(32768, i)));

@@ -17,7 +17,7 @@ describe('request arena', () => {
     expect(arena.reserve()?.byteOffset).toBe(first?.byteOffset);
   });
 
-  it('answers undefined when everything is held, and wakes the reader at the first release', async () => {
+  it('answers undefined when all is held, and wakes the reader at a release', async () => {
     const arena = new RequestArena(OPTIONS);
     const held: Slab[] = [];
     while (arena.reserve() !== undefined) held.push(arena.take(1000));
