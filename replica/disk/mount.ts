@@ -298,7 +298,7 @@ async function formatBlank(options: MountOptions, access: DeviceAccess): Promise
 function gone(options: MountOptions, was: DiskNote, now: string): StorageError {
   return refusal(options, 'DISK_MISMATCH', `was disk ${was.diskId} and is ${now} now`, {
     disk: was.diskId,
-    hint: `bring the disk back; if it is lost for good, remove ${options.home.kvDirectory(was.diskId)} and its parent`,
+    hint: `bring the disk back; if it is lost for good, remove the metadata folder ${was.diskId}`,
   });
 }
 

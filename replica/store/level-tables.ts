@@ -1,10 +1,11 @@
 /**
  * Verifies the checksums inside LevelDB's table files before the library opens them.
  *
- * LevelDB keeps a checksum with each block of a table, and does not look at it when it reads: damaged bytes reach its parser,
- * which ends the process by an assertion, and with it the service of every other disk. So each block is checked here.
- * Format: a file is blocks, each followed by one byte for its compression and a masked crc32c, and at the end a footer of 48
- * bytes that leads to the index (table_format.md of LevelDB).
+ * LevelDB keeps a checksum with each block of a table, and does not look at it when it reads:
+ * damaged bytes reach its parser, which ends the process by an assertion, and with it the service
+ * of every other disk. So each block is checked here. Format: a file is blocks, each followed by
+ * one byte for its compression and a masked crc32c, and at the end a footer of 48 bytes that leads
+ * to the index (table_format.md of LevelDB).
  */
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -73,7 +74,7 @@ function checkBlock(table: Buffer, { offset, size }: Handle): string | undefined
   return crc32c(table.subarray(offset, end - 4)) === want ? undefined : `block at ${offset}`;
 }
 
-/** The values of a block's entries, as handles: shared and own key length, value length, key, value. */
+/** The values of a block's entries, which are: shared, own and value length, key, value. */
 function handlesIn(table: Buffer, block: Handle): Handle[] | undefined {
   const blockEnd = block.offset + block.size;
   if (block.size < 4) return undefined;

@@ -114,7 +114,7 @@ describe('P7, P10: how it was left', () => {
     expect((await bed.read(0, 4)).equals(stamped(1, 4))).toBe(true);
   });
 
-  it('after a kill reads are consistent: checksums of dirty regions are made anew, once', async () => {
+  it('after a kill checksums of dirty regions are made anew, once', async () => {
     await leaveDirty();
     for (let n = 0; n < 4; n += 1) await bed.write(n, stamped(10 + n, 1));
     await bed.kill();
@@ -199,7 +199,7 @@ describe('deletion', () => {
 });
 
 describe('failures', () => {
-  it('P8: an EIO on any write of the data path fails the replica for good; reopening loads what is stored', async () => {
+  it('P8: an EIO on a write fails the replica until it is reopened', async () => {
     bed = new StoreBed();
     await bed.open();
     await bed.write(0, stamped(1, 4));
@@ -232,7 +232,7 @@ describe('failures', () => {
     expect((await bed.read(0, 4)).equals(stamped(1, 4))).toBe(true);
   });
 
-  it('D3: a failed flush fails the disk and every replica on it; the device is not asked again', async () => {
+  it('D3: a failed flush fails the disk and all its replicas, and is not asked again', async () => {
     bed = new StoreBed();
     await bed.open();
     await bed.disk.createReplica({
@@ -273,7 +273,7 @@ describe('failures', () => {
     expect((await bed.read(0, 4)).equals(stamped(1, 4))).toBe(true);
   });
 
-  it('fail device operation N for each N: nothing acknowledged is lost, nothing else is shown (40)', async () => {
+  it('40: device operation N fails, for each N: nothing acknowledged is lost', async () => {
     for (let failing = 0; ; failing += 1) {
       bed = new StoreBed({ diskBytes: 12 * MIB });
       await bed.open();
@@ -303,7 +303,7 @@ describe('failures', () => {
     }
   });
 
-  it('NO_SPACE (37, 38): nothing changed, the rest works, and it goes on when space is freed', async () => {
+  it('37, 38: NO_SPACE changes nothing, and writes go on when space is freed', async () => {
     bed = new StoreBed({ diskBytes: 11 * MIB, reserveBytes: 2 * MIB });
     await bed.open();
     for (let n = 0; n < 8; n += 1) await bed.write(n * 256, stamped(n + 1, 2));

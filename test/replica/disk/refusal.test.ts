@@ -1,5 +1,5 @@
-/** Disks and metadata that do not belong together, are damaged, short, old or somebody else's are refused (R4, R7, R8;
- *  scenarios 14, 52-56). */
+/** Disks and metadata that do not belong together, are damaged, short, old or somebody else's are
+ *  refused (R4, R7, R8; scenarios 14, 52-56). */
 import { afterEach, describe, expect, it } from 'vitest';
 import type { ErrorCode } from '../../../common/errors.js';
 import { BLOCK_SIZE, KIB, MIB } from '../../../common/units.js';
@@ -285,7 +285,7 @@ describe('formatting', () => {
 });
 
 describe('metadata records', () => {
-  it('each flipped, deleted or put back to an older value is refused, never read as empty (52)', async () => {
+  it('52: each one flipped, deleted or put back to an older value is refused', async () => {
     await used();
     const before = bed.kvs.only.snapshot();
     await bed.open();

@@ -1,9 +1,11 @@
 /**
- * One replica against a naive model, with kills and power cuts at any step (D1, F1, F3, N4, P1, P9, R2).
+ * One replica against a naive model, with kills and power cuts at any step
+ * (D1, F1, F3, N4, P1, P9).
  *
- * The model keeps for each block the values that it may hold. An acknowledged write leaves one. A flush makes that
- * one the only one a power cut may show; later ones, acknowledged or not, join the candidates. What a restart shows is read
- * back whole, must be a candidate, and is the only candidate from then on.
+ * The model keeps for each block the values that it may hold. An acknowledged write leaves one. A
+ * flush makes that one the only one a power cut may show; later ones, acknowledged or not, join the
+ * candidates. What a restart shows is read back whole and must be one of
+ * them.
  */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
@@ -103,7 +105,7 @@ class Model {
     this.candidates.clear();
   }
 
-  /** After a kill: the current value or an open one. After a power cut: any candidate or open one. */
+  /** After a kill: the current value or an open one; after a power cut: any candidate too. */
   allowed(block: number, powerCut: boolean): Set<Value> {
     const allowed = new Set(powerCut ? this.candidates.get(block) : []);
     if (allowed.size === 0 || !powerCut) allowed.add(this.get(block));
@@ -231,7 +233,8 @@ class Run {
           const want = [...allowed].join(' or ');
           throw new Error(`block ${block} begins ${content.readUInt32LE(0)}, want ${want}`);
         }
-        // After a kill an unanswered write that is there counts as acknowledged; flushing it is the engine's part (P5).
+        // After a kill an unanswered write that is there counts as acknowledged; flushing it is the
+        // engine's part (P5).
         if (found !== this.model.get(block)) this.model.acknowledge(block, found);
         if (powerCut) this.model.candidates.delete(block);
       }

@@ -226,7 +226,7 @@ describe('power cuts that keep one half and lose the other', () => {
     expect(first.equals(stamped(1, 1)) || first.equals(stamped(0, 1))).toBe(true);
   });
 
-  it('what a killed write left in an absent block does not show under a later present bit', async () => {
+  it('what a killed write left in an absent block does not show later', async () => {
     bed = new StoreBed();
     await bed.open();
     await bed.write(0, stamped(1, 1));

@@ -1,4 +1,5 @@
-/** Files of the metadata database, each flipped, cut, emptied and deleted: refused or unharmed, never silently less (52). */
+/** Files of the metadata database, each flipped, cut, emptied and deleted: refused or unharmed,
+ * never silently less (52). */
 import { cp, mkdtemp, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -134,7 +135,7 @@ describe('R7: a damaged metadata database', () => {
 });
 
 describe('the contract of Kv over level', () => {
-  it('a synced batch makes older logs durable: they are synced by name when one may have been started', async () => {
+  it('a synced batch makes older logs durable: they are synced by name', async () => {
     const synced: string[] = [];
     const path = join(directory, 'kv');
     const kv = await openLevelKv(path, {
@@ -155,7 +156,7 @@ describe('the contract of Kv over level', () => {
     await kv.close();
   });
 
-  it('a second opening is DISK_LOCKED, a missing one DISK_MISMATCH, making it twice ALREADY_EXISTS', async () => {
+  it('refuses a second opening, a missing one, and making it twice', async () => {
     const path = join(directory, 'kv2');
     await expect(openLevelKv(path, { create: false })).rejects.toMatchObject({
       code: 'DISK_MISMATCH',

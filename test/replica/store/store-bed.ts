@@ -1,4 +1,5 @@
-/** A replica store on a disk in memory, which can be killed, cut off from power, closed and opened again. */
+/** A replica store on a disk in memory, which can be killed, cut off from power, closed and opened
+ * again. */
 import { createHash } from 'node:crypto';
 import pino from 'pino';
 import type { AlignedBuffer } from '../../../common/block-device.js';
