@@ -210,6 +210,11 @@ export class MemoryVolume implements BlockVolume {
     return blocks * BLOCK_SIZE;
   }
 
+  /** What the volume itself takes of this process's memory. */
+  get memoryBytes(): number {
+    return this.#extents.size * EXTENT_SIZE;
+  }
+
   #begin(
     call: VolumeCall,
     offsetBytes: number,
