@@ -37,7 +37,7 @@ describe.skipIf(lacks !== undefined)(`kill -9 ${lacks ?? ''}`, () => {
     await cluster.expectEqual();
   }, 120_000);
 
-  it('of the engine alone, writes in flight: old or new per block, equal on all copies', async () => {
+  it('of the engine alone, writes in flight: old or new, equal on all copies', async () => {
     cluster = await Cluster.start({ size: '256MiB' });
     for (let round = 0; round < 5; round += 1) {
       const writer = await StampedWriter.connect(cluster.socket, 'vol', {

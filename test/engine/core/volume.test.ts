@@ -238,7 +238,7 @@ describe('volume on three replicas', () => {
     expect(bed.replicas[0]?.bytes[0]).not.toBe(2);
   });
 
-  it('scenario 37: a full replica leaves; 38: full everywhere is ENOSPC, nobody leaves', async () => {
+  it('scenario 37: a full replica leaves; 38: full everywhere is ENOSPC', async () => {
     const bed = new Bed(3);
     for (const replica of bed.replicas) replica.refuse(IO_OP.WRITE, 'NO_SPACE');
     expect(await outcome(bed.write(0, fill(BLOCK_SIZE, 1)))).toBe('NO_SPACE');
