@@ -36,6 +36,8 @@ export interface ScannedReplica {
   dirtyRegions: number[];
   /** why it cannot be opened */
   damage: string | undefined;
+  /** `map` and `dirtyRegions` may differ from the metadata: the replica failed while it was open */
+  outdated: boolean;
 }
 
 export interface ScannedDisk {
@@ -82,6 +84,7 @@ export async function rescanReplica(kv: Kv, replica: ScannedReplica): Promise<vo
   if (fresh.damage !== undefined) throw corrupt(fresh.damage);
   replica.map = fresh.map;
   replica.dirtyRegions = fresh.dirtyRegions;
+  replica.outdated = false;
 }
 
 interface ScanTarget {
@@ -118,6 +121,7 @@ async function scanReplicas(
         map,
         dirtyRegions: [],
         damage: undefined,
+        outdated: false,
       });
     }
   }

@@ -235,7 +235,15 @@ export class MountedDisk implements Disk {
       { sync: true },
     );
     const map = new ExtentMap(Math.ceil(record.sizeBytes / EXTENT_SIZE));
-    const replica = { number, record, recordSeal, map, dirtyRegions: [], damage: undefined };
+    const replica = {
+      number,
+      record,
+      recordSeal,
+      map,
+      dirtyRegions: [],
+      damage: undefined,
+      outdated: false,
+    };
     this.#byVolume.set(record.volume, replica);
   }
 

@@ -47,6 +47,7 @@ export class OpenedReplica implements ReplicaHandle {
    *  done with it. */
   static async open(options: OpenedReplicaOptions): Promise<OpenedReplica> {
     const { replica, incarnation, bootId } = options;
+    if (replica.outdated) await reload(options);
     const { record, dirtyRegions } = replica;
     const unclean = !record.closed && dirtyRegions.length > 0;
     const lostPower = unclean && record.bootId !== bootId;
@@ -93,7 +94,7 @@ export class OpenedReplica implements ReplicaHandle {
   }
 
   get restartedDirty(): boolean {
-    return !this.#proven && this.#context.regions.inheritedCount > 0;
+    return this.#context.regions.inheritedCount > 0;
   }
 
   get lossy(): boolean {
@@ -126,16 +127,11 @@ export class OpenedReplica implements ReplicaHandle {
   }
 
   async reopen(): Promise<void> {
-    const { services, release } = this.#options;
     if (this.#closing !== undefined) throw this.#closedError();
     this.#checkDisk();
     await this.#store.close({ save: false });
-    await services.writer.drained();
-    this.#checkDisk();
-    const before = this.#replica.map;
-    await rescanReplica(services.kv, this.#replica);
-    const kept = new Set(this.#replica.map.physicals());
-    release([...before.physicals()].filter((physical) => !kept.has(physical)));
+    this.#replica.outdated = true;
+    await reload(this.#options);
     this.#proven = false;
     this.#context = this.#makeContext();
     this.#store = this.#makeStore();
@@ -151,12 +147,23 @@ export class OpenedReplica implements ReplicaHandle {
     try {
       await this.#store.close({ save: true });
       this.#replica.dirtyRegions = this.#context.regions.numbers();
-      await this.#put({ closed: true });
+      // What was never used since an unclean stop is as unproven as before.
+      if (!this.#hasUnproven()) await this.#put({ closed: true });
     } catch (error) {
+      this.#replica.outdated = true;
       const fact = { volume: this.volume, replica: this.replicaId, err: error };
       services.log.warn(fact, 'replica was not closed in order');
     }
     onClosed(this);
+  }
+
+  #hasUnproven(): boolean {
+    const { regions, map } = this.#context;
+    return regions
+      .numbers()
+      .some((region) =>
+        regions.unproven(region).some((extent) => extent < map.extents && map.get(extent) !== -1),
+      );
   }
 
   #makeContext(): StoreContext {
@@ -207,4 +214,16 @@ export class OpenedReplica implements ReplicaHandle {
   #closedError(): StorageError {
     return new StorageError('CLOSED', `volume ${this.volume} is closed`, { volume: this.volume });
   }
+}
+
+/** Reads the replica's records again, after it failed. Physical extents that no record names any more are released. */
+async function reload(options: OpenedReplicaOptions): Promise<void> {
+  const { services, replica, release, diskFailure } = options;
+  await services.writer.drained();
+  const failure = diskFailure();
+  if (failure !== undefined) throw failure;
+  const before = replica.map;
+  await rescanReplica(services.kv, replica);
+  const kept = new Set(replica.map.physicals());
+  release([...before.physicals()].filter((physical) => !kept.has(physical)));
 }

@@ -117,14 +117,14 @@ export class DirtyRegions {
     this.#written[word] = (this.#written[word] ?? 0) | (1 << (extent & 31));
   }
 
-  /** Extents written since the mark, ascending. */
+  /** Extents written since the mark, ascending; some may be past the end of the volume. */
   written(region: number): number[] {
-    const extents: number[] = [];
-    const first = region * EXTENTS_PER_REGION;
-    for (let extent = first; extent < first + EXTENTS_PER_REGION; extent += 1) {
-      if (((this.#written[extent >>> 5] ?? 0) & (1 << (extent & 31))) !== 0) extents.push(extent);
-    }
-    return extents;
+    return extentsIn(this.#written, region);
+  }
+
+  /** Extents whose checksums prove nothing yet, ascending; some may not exist. */
+  unproven(region: number): number[] {
+    return extentsIn(this.#unproven, region);
   }
 
   isUnproven(extent: number): boolean {
@@ -135,4 +135,13 @@ export class DirtyRegions {
     const word = extent >>> 5;
     this.#unproven[word] = (this.#unproven[word] ?? 0) & ~(1 << (extent & 31));
   }
+}
+
+function extentsIn(bits: Uint32Array, region: number): number[] {
+  const extents: number[] = [];
+  const first = region * EXTENTS_PER_REGION;
+  for (let extent = first; extent < first + EXTENTS_PER_REGION; extent += 1) {
+    if (((bits[extent >>> 5] ?? 0) & (1 << (extent & 31))) !== 0) extents.push(extent);
+  }
+  return extents;
 }

@@ -86,7 +86,7 @@ describe('P7, P10: how it was left', () => {
     expect(bed.handle.lossy).toBe(true);
     await bed.close();
     await bed.open();
-    expect(bed.handle.restartedDirty).toBe(false);
+    expect(bed.handle.restartedDirty).toBe(true);
     expect(bed.handle.lossy).toBe(true);
     await bed.store.clean(2, { epoch: 2, counter: 2 });
     expect(bed.handle.lossy).toBe(false);
@@ -96,12 +96,47 @@ describe('P7, P10: how it was left', () => {
     expect((await bed.read(0, 4)).equals(stamped(1, 4))).toBe(true);
   });
 
-  it('a clean close and another boot: neither', async () => {
+  it('a clean close and another boot: not lossy, dirty regions to compare', async () => {
     await leaveDirty();
     await bed.close();
     bed.bootId = 'boot-9';
     await bed.open();
+    expect([bed.handle.restartedDirty, bed.handle.lossy]).toEqual([true, false]);
+    for (const region of [0, 2]) await bed.store.clean(region, { epoch: 1, counter: region + 1 });
+    expect(bed.handle.restartedDirty).toBe(false);
+    await bed.close();
+    await bed.open();
     expect([bed.handle.restartedDirty, bed.handle.lossy]).toEqual([false, false]);
+  });
+
+  it('a clean close after an unclean stop does not prove what nobody looked at', async () => {
+    await leaveDirty();
+    await bed.write(1, stamped(5, 1));
+    await bed.powerCut('kept');
+    await bed.open();
+    await bed.close();
+    await bed.open();
+    expect([bed.handle.restartedDirty, bed.handle.lossy]).toEqual([true, true]);
+    expect((await bed.read(1, 1)).equals(stamped(5, 1))).toBe(true);
+    await bed.read((2 * REGION_SIZE) / BLOCK_SIZE, 1);
+    await bed.close();
+    await bed.open();
+    expect([bed.handle.restartedDirty, bed.handle.lossy]).toEqual([true, true]);
+    expect((await bed.read(1, 1)).equals(stamped(5, 1))).toBe(true);
+  });
+
+  it('a replica that failed and was closed is read anew when it is opened', async () => {
+    await leaveDirty();
+    bed.medium.inject({ op: 'write', errno: 'EIO' });
+    await expect(bed.write(3000, stamped(7, 1))).rejects.toMatchObject({ code: 'IO_ERROR' });
+    await bed.handle.close();
+    const used = bed.disk.usedBytes;
+    const again = await bed.disk.openReplica(VOLUME);
+    expect(again.restartedDirty).toBe(true);
+    expect(bed.disk.usedBytes).toBe(used - MIB);
+    const read = await again.store.read(0, 4 * BLOCK_SIZE);
+    expect(read.data?.bytes.equals(stamped(1, 4))).toBe(true);
+    read.data?.release();
   });
 
   it('nothing dirty, power cut: neither', async () => {

@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pino from 'pino';
@@ -108,6 +108,25 @@ for (const place of places) {
         const got = read.data?.bytes ?? Buffer.alloc(100 * BLOCK_SIZE);
         expect(got.equals(want)).toBe(true);
         read.data?.release();
+      }
+    });
+
+    it('fstrim: trimmed extents go back to the file below', async () => {
+      const { path, size } = await place.make();
+      const { store } = await openVolume(path, size);
+      const content = stamped(1, 256);
+      for (let n = 0; n < 24; n += 1) {
+        await store.write(n * MIB, filled(content), checksumsOf(content));
+      }
+      await store.flush();
+      const file = size === undefined ? join(directory, 'loop.img') : path;
+      const full = (await stat(file)).blocks * 512;
+      expect(full).toBeGreaterThanOrEqual(24 * MIB);
+      await store.trim(0, 20 * MIB);
+      await store.flush();
+      const begin = performance.now();
+      while ((await stat(file)).blocks * 512 > full - 19 * MIB) {
+        expect(performance.now() - begin).toBeLessThan(10_000);
       }
     });
 
