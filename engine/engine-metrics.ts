@@ -74,7 +74,7 @@ export function addEngineGauges(registry: Registry, gauges: EngineGauges): void 
   });
 }
 
-export const OPS = ['read', 'write', 'flush', 'trim', 'zero'] as const;
+export const OPS = ['read', 'write', 'flush', 'trim', 'zero', 'status'] as const;
 export type OpName = (typeof OPS)[number];
 
 /** Seconds per client operation, one bound observer per kind. */
@@ -97,5 +97,6 @@ export function operationObservers(
     flush: observe('flush'),
     trim: observe('trim'),
     zero: observe('zero'),
+    status: observe('status'),
   };
 }

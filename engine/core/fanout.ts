@@ -22,7 +22,7 @@ import {
 } from '../../proto/io-codec.js';
 import { codeOfStatus } from '../../proto/status.js';
 import type { MembershipKeeper } from './membership-keeper.js';
-import type { EndOfTurn, PendingOp } from './pending-op.js';
+import type { EndOfTurn, PendingOp, Settled } from './pending-op.js';
 import type { ReplicaLink } from './replica-link.js';
 
 /** A message is sent before the end of the turn once it holds this much. */
@@ -57,6 +57,7 @@ class FanoutOp implements PendingOp {
     readonly fanout: Fanout,
     readonly id: number,
     readonly windowBytes: number,
+    readonly after: Settled | undefined,
   ) {}
 
   onReply(link: ReplicaLink, reply: IoReplyView): void {
@@ -122,10 +123,11 @@ export class Fanout {
     lengthBytes: number,
     payload: readonly Buffer[],
     flags: number,
+    after?: Settled,
   ): Promise<void> {
-    return this.#admit(lengthBytes, (id) =>
-      this.#encoder.addWrite({ flags, id, offsetBytes, lengthBytes }, payload),
-    );
+    const encode = (id: number): void =>
+      this.#encoder.addWrite({ flags, id, offsetBytes, lengthBytes }, payload);
+    return this.#admit(lengthBytes, encode, after);
   }
 
   /** Any other operation that goes to every member: flush, trim, write zeroes, clean. Same promise
@@ -137,32 +139,50 @@ export class Fanout {
     lengthBytes: number;
     arg?: number;
   }): Promise<void> {
-    return this.#admit(0, (id) => this.#encoder.add({ ...fields, id, arg: fields.arg ?? 0 }));
+    const encode = (id: number): void => this.#encoder.add({ ...fields, id, arg: fields.arg ?? 0 });
+    return this.#admit(0, encode, undefined);
   }
 
-  #admit(windowBytes: number, encode: (id: number) => void): Promise<void> {
-    if (!this.#requestWindow.tryAcquire(1)) return this.#admitLater(windowBytes, encode);
+  #admit(
+    windowBytes: number,
+    encode: (id: number) => void,
+    after: Settled | undefined,
+  ): Promise<void> {
+    if (!this.#requestWindow.tryAcquire(1)) return this.#admitLater(windowBytes, encode, after);
     if (!this.#bytesWindow.tryAcquire(windowBytes)) {
       this.#requestWindow.release(1);
-      return this.#admitLater(windowBytes, encode);
+      return this.#admitLater(windowBytes, encode, after);
     }
-    return this.#add(windowBytes, encode);
+    return this.#add(windowBytes, encode, after);
   }
 
-  async #admitLater(windowBytes: number, encode: (id: number) => void): Promise<void> {
-    await this.#requestWindow.acquire(1);
+  async #admitLater(
+    windowBytes: number,
+    encode: (id: number) => void,
+    after: Settled | undefined,
+  ): Promise<void> {
     try {
-      await this.#bytesWindow.acquire(windowBytes);
+      await this.#requestWindow.acquire(1);
+      try {
+        await this.#bytesWindow.acquire(windowBytes);
+      } catch (error) {
+        this.#requestWindow.release(1);
+        throw error;
+      }
     } catch (error) {
-      this.#requestWindow.release(1);
+      after?.settled();
       throw error;
     }
-    return this.#add(windowBytes, encode);
+    return this.#add(windowBytes, encode, after);
   }
 
-  #add(windowBytes: number, encode: (id: number) => void): Promise<void> {
+  #add(
+    windowBytes: number,
+    encode: (id: number) => void,
+    after: Settled | undefined,
+  ): Promise<void> {
     if (!this.#encoder.fits(windowBytes)) this.#send();
-    const op = new FanoutOp(this, this.#options.nextId(), windowBytes);
+    const op = new FanoutOp(this, this.#options.nextId(), windowBytes, after);
     encode(op.id);
     this.#batch.push(op);
     this.#open.push(op);
@@ -238,6 +258,7 @@ export class Fanout {
     this.#requestWindow.release(1);
     this.#bytesWindow.release(op.windowBytes);
     if (op.settled) this.#advance();
+    op.after?.settled();
     if (error === undefined) op.resolve();
     else op.reject(error);
   }

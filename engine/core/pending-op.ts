@@ -15,5 +15,11 @@ export interface PendingOp {
   onLost(link: ReplicaLink, error: StorageError): void;
 }
 
+/** Told, once and synchronously, when an operation has ended either way, just before its promise
+ *  settles: gives locks back. */
+export interface Settled {
+  settled(): void;
+}
+
 /** A callback at the end of the event-loop turn; what one turn collects goes out as one message. */
 export type EndOfTurn = (callback: () => void) => void;

@@ -14,7 +14,7 @@ import { IO_OP, type IoReplyView } from '../../proto/io-codec.js';
 import type { IncomingMessage } from '../../proto/message-stream.js';
 import { codeOfStatus } from '../../proto/status.js';
 import type { ReadResult } from '../block-volume.js';
-import type { PendingOp } from './pending-op.js';
+import type { PendingOp, Settled } from './pending-op.js';
 import type { ReplicaLink } from './replica-link.js';
 
 /** Index of the first bad block or -1. */
@@ -41,21 +41,31 @@ const SPREAD_IN_FLIGHT = 128;
 const ZEROES = Buffer.alloc(64 * 1024);
 
 /** One wire read on its way, or its data. */
-class ReadPiece implements PendingOp {
+class ReadPiece implements PendingOp, ReadResult {
   sentMs = 0;
   /** copies that were tried, as bits by link index */
   tried = 0;
   chunks: Buffer[] = [];
   message: IncomingMessage | undefined;
   lastError: StorageError | undefined;
-  resolve!: () => void;
+  resolve!: (result: ReadResult) => void;
   reject!: (error: StorageError) => void;
 
   constructor(
     readonly path: ReadPath,
     readonly offsetBytes: number,
     readonly lengthBytes: number,
+    readonly after?: Settled,
   ) {}
+
+  release(): void {
+    this.message?.release();
+  }
+
+  #succeed(): void {
+    this.after?.settled();
+    this.resolve(this);
+  }
 
   onReply(link: ReplicaLink, reply: IoReplyView, message: IncomingMessage): void {
     link.noteRead(this.sentMs);
@@ -72,7 +82,7 @@ class ReadPiece implements PendingOp {
       for (let left = this.lengthBytes; left > 0; left -= ZEROES.length) {
         this.chunks.push(left >= ZEROES.length ? ZEROES : ZEROES.subarray(0, left));
       }
-      this.resolve();
+      this.#succeed();
       return;
     }
     const error = this.path.check(this, link, reply, message.bytes);
@@ -83,7 +93,7 @@ class ReadPiece implements PendingOp {
     message.retain();
     this.message = message;
     this.chunks.push(message.bytes.subarray(reply.payloadStart, reply.payloadEnd));
-    this.resolve();
+    this.#succeed();
   }
 
   onLost(link: ReplicaLink, error: StorageError): void {
@@ -104,11 +114,7 @@ export class ReadPath {
    *  @throws StorageError NO_REPLICA | CORRUPT_BLOCK | IO_ERROR: no copy could serve all of it */
   async read(offsetBytes: number, lengthBytes: number): Promise<ReadResult> {
     const first = WIRE_IO_BYTES_MAX - (offsetBytes % WIRE_IO_BYTES_MAX);
-    if (lengthBytes <= first) {
-      const piece = new ReadPiece(this, offsetBytes, lengthBytes);
-      await this.#start(piece);
-      return { chunks: piece.chunks, release: () => piece.message?.release() };
-    }
+    if (lengthBytes <= first) return this.readPiece(offsetBytes, lengthBytes);
     const pieces: ReadPiece[] = [];
     const end = offsetBytes + lengthBytes;
     for (let at = offsetBytes; at < end; ) {
@@ -128,7 +134,7 @@ export class ReadPath {
     return { chunks: pieces.flatMap((piece) => piece.chunks), release };
   }
 
-  #start(piece: ReadPiece): Promise<void> {
+  #start(piece: ReadPiece): Promise<ReadResult> {
     return new Promise((resolve, reject) => {
       piece.resolve = resolve;
       piece.reject = reject;
@@ -139,6 +145,7 @@ export class ReadPath {
   #send(piece: ReadPiece): void {
     const link = piece.tried === 0 ? this.choose() : this.#cheapest(piece.tried);
     if (link === undefined) {
+      piece.after?.settled();
       piece.reject(
         piece.lastError ?? new StorageError('NO_REPLICA', 'no in-sync replica can be read'),
       );
@@ -153,6 +160,12 @@ export class ReadPath {
     });
   }
 
+  /** A read that stays in one extent: one promise, one object. @param after told when it has ended,
+   *  either way */
+  readPiece(offsetBytes: number, lengthBytes: number, after?: Settled): Promise<ReadResult> {
+    return this.#start(new ReadPiece(this, offsetBytes, lengthBytes, after));
+  }
+
   /** One piece from any copy but `avoid`'s: what a repair writes. @throws as `read` */
   async readFromOthers(
     avoid: ReplicaLink,
@@ -161,8 +174,7 @@ export class ReadPath {
   ): Promise<ReadResult> {
     const piece = new ReadPiece(this, offsetBytes, lengthBytes);
     piece.tried = 1 << avoid.index;
-    await this.#start(piece);
-    return { chunks: piece.chunks, release: () => piece.message?.release() };
+    return this.#start(piece);
   }
 
   /** This copy did not serve: remember why, ask the next one. */

@@ -18,6 +18,7 @@ import type { DirtyTracker } from './dirty-tracker.js';
 import { coveringBlocks, innerBlocks, subpieces } from './edges.js';
 import type { Fanout } from './fanout.js';
 import type { MapReader } from './map-reader.js';
+import type { Settled } from './pending-op.js';
 import type { RangeHold, RangeLock } from './range-lock.js';
 import type { ReadPath } from './read-path.js';
 
@@ -40,6 +41,31 @@ const IN_FLIGHT_REQUESTS_MAX = 1024;
 /** Trim and zeroes travel in parts so that one giant discard neither blocks a replica nor passes
  *  its deadline. */
 const COMMAND_BYTES_MAX = 256 * MIB;
+
+const NOTHING: ReadResult = { chunks: [], release: () => undefined };
+
+/** Whole blocks inside one extent: what travels as one request and needs no merging. */
+function isOnePiece(offsetBytes: number, lengthBytes: number): boolean {
+  return (
+    offsetBytes % BLOCK_SIZE === 0 &&
+    lengthBytes % BLOCK_SIZE === 0 &&
+    (offsetBytes % WIRE_IO_BYTES_MAX) + lengthBytes <= WIRE_IO_BYTES_MAX
+  );
+}
+
+/** An operation between its range lock and its end. */
+class HeldOperation implements Settled {
+  constructor(
+    readonly volume: EngineVolume,
+    readonly op: OpName,
+    readonly hold: RangeHold,
+    readonly startedMs: number,
+  ) {}
+
+  settled(): void {
+    this.volume.ended(this);
+  }
+}
 
 export class EngineVolume implements BlockVolume {
   readonly name: string;
@@ -96,18 +122,31 @@ export class EngineVolume implements BlockVolume {
     this.#requests.release(1);
   }
 
-  async read(offsetBytes: number, lengthBytes: number): Promise<ReadResult> {
-    this.#check('read', offsetBytes, lengthBytes, REQUEST_BYTES_MAX);
-    if (lengthBytes === 0) return { chunks: [], release: () => undefined };
-    this.#gate.enter();
-    const startedMs = this.#parts.clock.nowMs();
-    const hold = this.#parts.lock.lock(offsetBytes, lengthBytes, false);
+  read(offsetBytes: number, lengthBytes: number): Promise<ReadResult> {
     try {
-      if (hold.ready !== undefined) await hold.ready;
+      this.#check('read', offsetBytes, lengthBytes, REQUEST_BYTES_MAX);
+      if (lengthBytes === 0) return Promise.resolve(NOTHING);
+      this.#gate.enter();
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    const held = this.#hold('read', offsetBytes, lengthBytes, false);
+    if (held.hold.ready === undefined && isOnePiece(offsetBytes, lengthBytes)) {
+      return this.#parts.reads.readPiece(offsetBytes, lengthBytes, held);
+    }
+    return this.#readLater(offsetBytes, lengthBytes, held);
+  }
+
+  async #readLater(
+    offsetBytes: number,
+    lengthBytes: number,
+    held: HeldOperation,
+  ): Promise<ReadResult> {
+    try {
+      if (held.hold.ready !== undefined) await held.hold.ready;
       return await this.#readBytes(offsetBytes, lengthBytes);
     } finally {
-      this.#end(hold);
-      this.#observe('read', startedMs);
+      held.settled();
     }
   }
 
@@ -119,23 +158,39 @@ export class EngineVolume implements BlockVolume {
     return { chunks: subpieces(result.chunks, skip, lengthBytes), release: () => result.release() };
   }
 
-  async write(
+  write(
     offsetBytes: number,
     lengthBytes: number,
     payload: readonly Buffer[],
     options: WriteOptions,
   ): Promise<void> {
-    this.#check('write', offsetBytes, lengthBytes, REQUEST_BYTES_MAX);
-    if (lengthBytes === 0) return;
-    this.#gate.enter();
-    const startedMs = this.#parts.clock.nowMs();
-    const hold = this.#parts.lock.lock(offsetBytes, lengthBytes, true);
     try {
-      if (hold.ready !== undefined) await hold.ready;
-      await this.#writeBytes(offsetBytes, lengthBytes, payload, options.fua ? IO_FLAG.FUA : 0);
+      this.#check('write', offsetBytes, lengthBytes, REQUEST_BYTES_MAX);
+      if (lengthBytes === 0) return Promise.resolve();
+      this.#gate.enter();
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    const flags = options.fua ? IO_FLAG.FUA : 0;
+    const held = this.#hold('write', offsetBytes, lengthBytes, true);
+    if (held.hold.ready === undefined && isOnePiece(offsetBytes, lengthBytes)) {
+      this.#parts.tracker.touch(offsetBytes, lengthBytes, held.startedMs);
+      return this.#parts.fanout.write(offsetBytes, lengthBytes, payload, flags, held);
+    }
+    return this.#writeLater(offsetBytes, lengthBytes, { payload, flags, held });
+  }
+
+  async #writeLater(
+    offsetBytes: number,
+    lengthBytes: number,
+    work: { payload: readonly Buffer[]; flags: number; held: HeldOperation },
+  ): Promise<void> {
+    const { payload, flags, held } = work;
+    try {
+      if (held.hold.ready !== undefined) await held.hold.ready;
+      await this.#writeBytes(offsetBytes, lengthBytes, payload, flags);
     } finally {
-      this.#end(hold);
-      this.#observe('write', startedMs);
+      held.settled();
     }
   }
 
@@ -229,10 +284,10 @@ export class EngineVolume implements BlockVolume {
     this.#check(name, offsetBytes, lengthBytes, Number.MAX_SAFE_INTEGER);
     if (lengthBytes === 0) return;
     this.#gate.enter();
-    const startedMs = this.#parts.clock.nowMs();
-    const hold = this.#parts.lock.lock(offsetBytes, lengthBytes, true);
+    const kind = op === IO_OP.TRIM ? 'trim' : 'zero';
+    const held = this.#hold(kind, offsetBytes, lengthBytes, true);
     try {
-      if (hold.ready !== undefined) await hold.ready;
+      if (held.hold.ready !== undefined) await held.hold.ready;
       const inner = innerBlocks(offsetBytes, lengthBytes);
       if (inner.lengthBytes === 0) {
         await this.#zeroEdge(offsetBytes, lengthBytes, flags & IO_FLAG.FUA);
@@ -244,8 +299,7 @@ export class EngineVolume implements BlockVolume {
       await this.#zeroEdge(innerEnd, end - innerEnd, flags & IO_FLAG.FUA);
       await this.#zeroBlocks(op, inner.offsetBytes, inner.lengthBytes, flags);
     } finally {
-      this.#end(hold);
-      this.#observe(op === IO_OP.TRIM ? 'trim' : 'zero', startedMs);
+      held.settled();
     }
   }
 
@@ -279,12 +333,12 @@ export class EngineVolume implements BlockVolume {
     if (lengthBytes === 0) return [];
     this.#gate.enter();
     const length = Math.min(lengthBytes, COMMAND_BYTES_MAX);
-    const hold = this.#parts.lock.lock(offsetBytes, length, false);
+    const held = this.#hold('status', offsetBytes, length, false);
     try {
-      if (hold.ready !== undefined) await hold.ready;
+      if (held.hold.ready !== undefined) await held.hold.ready;
       return await this.#parts.maps.status(offsetBytes, length, runsMax);
     } finally {
-      this.#end(hold);
+      held.settled();
     }
   }
 
@@ -297,9 +351,22 @@ export class EngineVolume implements BlockVolume {
     this.#parts.observe[op]((this.#parts.clock.nowMs() - startedMs) / 1000);
   }
 
-  #end(hold: RangeHold): void {
-    this.#parts.lock.unlock(hold);
+  /** Takes the range lock for an operation that has entered the gate. */
+  #hold(op: OpName, offsetBytes: number, lengthBytes: number, exclusive: boolean): HeldOperation {
+    const { lock, clock } = this.#parts;
+    return new HeldOperation(
+      this,
+      op,
+      lock.lock(offsetBytes, lengthBytes, exclusive),
+      clock.nowMs(),
+    );
+  }
+
+  /** For HeldOperation: the operation has ended, either way. */
+  ended(held: HeldOperation): void {
+    this.#parts.lock.unlock(held.hold);
     this.#gate.leave();
+    this.#observe(held.op, held.startedMs);
   }
 
   /** Waits for every part, also after a failure: the lock is held until nothing of the operation

@@ -104,7 +104,14 @@ class Bed {
       maps: new MapReader(reads, clock, () => this.links.length),
       tracker: this.tracker,
       clock,
-      observe: { read: silent, write: silent, flush: silent, trim: silent, zero: silent },
+      observe: {
+        read: silent,
+        write: silent,
+        flush: silent,
+        trim: silent,
+        zero: silent,
+        status: silent,
+      },
     });
   }
 
