@@ -25,7 +25,9 @@ const PRECONDITION: BenchCase = {
   flushEach: false,
   quick: true,
 };
-const WARM_UP_MS = 1000;
+/** Until the compiler has seen the paths of a JavaScript target: shorter, and its first case runs
+ *  at half speed. */
+const WARM_UP_MS = 4000;
 
 export interface SessionContext {
   readonly options: BenchOptions;
