@@ -91,8 +91,8 @@ export interface ReplicaHandle {
   /** The data path. Another object after `reopen`. */
   readonly store: ReplicaStore;
   readonly counters: StoreCounters;
-  /** Regions were dirty when this replica was opened, and not each of them was cleaned since. Who had writes in flight
-   *  there is forgotten, however orderly the daemon stopped: they must be compared. */
+  /** Regions were dirty when this replica was opened, and not each of them was cleaned since.
+   *  What was in flight there is forgotten, however orderly the stop: they must be compared. */
   readonly restartedDirty: boolean;
   /** P10: no source. Sticky until every region that was dirty then has been cleaned. */
   readonly lossy: boolean;
@@ -106,8 +106,8 @@ export interface ReplicaHandle {
    *  @throws StorageError REPLICA_FAILED (the disk itself has failed) | CORRUPT_METADATA |
    *    IO_ERROR */
   reopen(): Promise<void>;
-  /** Waits for what is in flight, makes everything durable, releases. After that a loss of power harms nothing here.
-   *  Idempotent; never throws (a failure is logged and the next start sees an unclean stop). */
+  /** Waits for what is in flight, makes everything durable, releases. Idempotent; never throws:
+   *  a failure is logged, and the next start sees an unclean stop. */
   close(): Promise<void>;
 }
 

@@ -216,7 +216,8 @@ export class OpenedReplica implements ReplicaHandle {
   }
 }
 
-/** Reads the replica's records again, after it failed. Physical extents that no record names any more are released. */
+/** Reads the replica's records again, after it failed. Physical extents that no record names any
+ *  more are released. */
 async function reload(options: OpenedReplicaOptions): Promise<void> {
   const { services, replica, release, diskFailure } = options;
   await services.writer.drained();
