@@ -131,7 +131,8 @@ export class Cluster {
     this.engine = undefined;
   }
 
-  /** Compares the copies on the stopped disks, byte by byte; throws with the report when they differ. */
+  /** Compares the copies on the stopped disks, byte by byte; throws with the report when they
+   *  differ. */
   async expectEqual(): Promise<void> {
     const args = Array.from({ length: this.count }, (_, i) => [
       ...['--disk', this.disk(i), '--data', this.dataDir(i)],

@@ -1,4 +1,5 @@
-/** The small programs behind `npm test` and the set-up: a green line must mean that all is green. */
+/** The small programs behind `npm test` and the set-up: a green line must mean that all is
+ *  green. */
 import { spawnSync } from 'node:child_process';
 import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
