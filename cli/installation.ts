@@ -23,7 +23,7 @@ export function findInstallation(): Installation {
     if (existsSync(program)) {
       return {
         root: folder,
-        aurochs: [process.execPath, program],
+        aurochs: [program],
         probe: [process.execPath, path.join(folder, 'dist', 'native', 'probe.js')],
       };
     }

@@ -56,6 +56,9 @@ export interface EngineEnvironment {
 /** Messages that arrive in pieces are put together here; past it ordinary memory is used. */
 const RECEIVE_POOL_BYTES = 32 * MIB;
 const TICK_MS = 1_000;
+/** A tick this late means that this process did not run. */
+const STALL_MS = 3 * TICK_MS;
+const LAST_MEMBER_PATIENCE = 4;
 
 const endOfTurn: EndOfTurn = (callback) => {
   setImmediate(callback);
@@ -87,6 +90,7 @@ export class Engine {
   readonly #background = new Gate('background work');
   #nextId = 0;
   #ticker: Timer | undefined;
+  #lastTickMs = 0;
   /** From the first record of this tenure on: before it a lost member ends the start, it is not
    *  excluded. Its exclusion would end the in-flight windows of the others before they were made
    *  equal (P5). */
@@ -214,6 +218,7 @@ export class Engine {
       for (const region of member.opened.dirtyRegions) this.#tracker.add(region, now);
     }
     this.#cleaner.start();
+    this.#lastTickMs = now;
     this.#tick();
     const record = opened.plan.record;
     log.info({ volume: this.#config.volume, engineId: this.engineId, record }, 'volume opened');
@@ -296,8 +301,17 @@ export class Engine {
     }
   }
 
+  /** After a stall of our own (stopped process, long collection) answers may lie unread in the
+   *  sockets: they are read first, and nobody is blamed (scenario 19). */
   #tick(): void {
-    for (const link of [...this.#links]) link.tick();
+    const now = this.#environment.clock.nowMs();
+    const stalled = now - this.#lastTickMs > STALL_MS;
+    this.#lastTickMs = now;
+    if (!stalled) {
+      for (const link of [...this.#links]) {
+        link.tick(this.#links.length === 1 ? LAST_MEMBER_PATIENCE : 1);
+      }
+    }
     this.#ticker = this.#environment.clock.after(TICK_MS, () => this.#tick(), { background: true });
   }
 

@@ -4,4 +4,4 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh start
-exec node bin/aurochs up --data .aurochs --demo "$@"
+exec bin/aurochs up --data .aurochs --demo "$@"

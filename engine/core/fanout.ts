@@ -12,7 +12,7 @@
  */
 import assert from 'node:assert';
 import type { Clock } from '../../common/clock.js';
-import { StorageError } from '../../common/errors.js';
+import { type ErrorCode, StorageError } from '../../common/errors.js';
 import { Semaphore } from '../../common/semaphore.js';
 import {
   type ChecksumBlocks,
@@ -28,6 +28,17 @@ import type { ReplicaLink } from './replica-link.js';
 /** A message is sent before the end of the turn once it holds this much. */
 const BATCH_BYTES = 256 * 1024;
 const BATCH_REQUESTS = 1024;
+
+/** With these a member says that it changed nothing and works on. If all of them say so the client
+ *  is told, and nobody leaves. */
+const REFUSALS: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'NO_SPACE',
+  'OVERLOADED',
+  'CONFLICT',
+  'OUT_OF_RANGE',
+  'INVALID_ARGUMENT',
+  'UNSUPPORTED',
+]);
 
 export interface FanoutOptions {
   readonly links: () => readonly ReplicaLink[];
@@ -233,12 +244,11 @@ export class Fanout {
   async #settleDegraded(op: FanoutOp): Promise<void> {
     const { keeper } = this.#options;
     const failures = op.failures ?? [];
-    const full = failures.filter((f) => f.error.code === 'NO_SPACE');
-    const refusedByAll = op.okCount === 0 && full.length > 0;
+    // Full on every member, for example, changes nothing anywhere (scenario 38).
+    const refusal =
+      op.okCount === 0 ? failures.find((f) => REFUSALS.has(f.error.code))?.error : undefined;
     for (const { link, error } of failures) {
-      // Full on every member changes nothing anywhere: the client is told, the members stay
-      // (scenario 38).
-      if (refusedByAll && error.code === 'NO_SPACE') continue;
+      if (refusal !== undefined && REFUSALS.has(error.code)) continue;
       keeper.fail(link.replicaId, `${error.code}: ${error.message}`);
       link.break(error);
     }
@@ -248,13 +258,13 @@ export class Fanout {
       this.#settle(op, error as StorageError);
       return;
     }
+    const failure = refusal ?? failures[0]?.error;
     if (op.okCount > 0) this.#settle(op, undefined);
-    else
-      this.#settle(op, failures[0]?.error ?? new StorageError('NO_REPLICA', 'no replica answered'));
+    else this.#settle(op, failure ?? new StorageError('NO_REPLICA', 'no replica answered'));
   }
 
   #settle(op: FanoutOp, error: StorageError | undefined): void {
-    op.settled = error === undefined || error.code === 'NO_SPACE';
+    op.settled = error === undefined || REFUSALS.has(error.code);
     this.#requestWindow.release(1);
     this.#bytesWindow.release(op.windowBytes);
     if (op.settled) this.#advance();

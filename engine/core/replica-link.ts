@@ -226,14 +226,16 @@ export class ReplicaLink {
     this.writeLatencyMs += (this.#lastHeardMs - sentMs - this.writeLatencyMs) * LATENCY_WEIGHT;
   }
 
-  /** Called about once a second: deadline of the oldest operation, keepalive when idle. */
-  tick(): void {
+  /** Called about once a second: deadline of the oldest operation, keepalive when idle.
+   *  @param patience factor on the deadline: the last member is given more time, for without it the
+   *    volume is gone */
+  tick(patience: number): void {
     if (this.#broken !== undefined) return;
     const now = this.#options.clock.nowMs();
     const oldest = this.#pending.values().next();
     if (!oldest.done) {
       const waitedMs = now - oldest.value.sentMs;
-      if (waitedMs > this.#options.opDeadlineMs) {
+      if (waitedMs > this.#options.opDeadlineMs * patience) {
         const waited = `${Math.round(waitedMs)} ms`;
         const message = `replica ${this.replicaId} left an operation unanswered for ${waited}`;
         this.break(new StorageError('DEADLINE', message, { replica: this.replicaId }));

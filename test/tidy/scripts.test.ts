@@ -106,9 +106,9 @@ describe('check-modules', () => {
 describe('bin/aurochs', () => {
   it('says what to do when nothing is built', () => {
     mkdirSync(path.join(dir, 'bin'));
-    cpSync(path.join(ROOT, 'bin', 'aurochs'), path.join(dir, 'bin', 'aurochs'));
+    cpSync(path.join(ROOT, 'bin'), path.join(dir, 'bin'), { recursive: true });
     writeFileSync(path.join(dir, 'package.json'), '{"type":"module"}');
-    const ran = spawnSync(process.execPath, [path.join(dir, 'bin', 'aurochs'), 'doctor'], {
+    const ran = spawnSync(path.join(dir, 'bin', 'aurochs'), ['doctor'], {
       encoding: 'utf8',
     });
     expect(ran.status).toBe(5);

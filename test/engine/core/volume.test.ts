@@ -42,7 +42,10 @@ class Bed {
     return this.#id;
   };
 
-  constructor(readonly count: number) {
+  constructor(
+    readonly count: number,
+    readonly opDeadlineMs = 60_000,
+  ) {
     const ids = ['a', 'b', 'c', 'd'].slice(0, count);
     this.replicas = ids.map((id) => new FakeReplica(id, SIZE, crc32cBlocks));
     const members = ids.map((id) => ({ replicaId: id, address: '', state: 'in-sync' as const }));
@@ -127,7 +130,7 @@ class Bed {
       nextId: this.#nextId,
       ackedThrough: () => this.fanout.ackedThrough,
       checksumBlocks: crc32cBlocks,
-      opDeadlineMs: 60_000,
+      opDeadlineMs: this.opDeadlineMs,
       keepaliveMs: 60_000,
       onBroken: (broken, error) => {
         const at = this.links.indexOf(broken);
@@ -254,6 +257,30 @@ describe('volume on three replicas', () => {
     bed.replicas[1]?.refuse(IO_OP.WRITE, undefined);
     await bed.write(0, fill(BLOCK_SIZE, 1));
     expect(bed.set.healthy()).toEqual(['a', 'b']);
+  });
+
+  it('a refusal by all that changed nothing is told to the caller, and nobody leaves', async () => {
+    const bed = new Bed(3);
+    await bed.write(0, fill(BLOCK_SIZE, 1));
+    for (const replica of bed.replicas) replica.refuse(IO_OP.CLEAN, 'CONFLICT');
+    expect(await outcome(bed.cleaner.clean(0))).toBe('CONFLICT');
+    bed.replicas[1]?.cut();
+    for (const replica of bed.replicas) replica.refuse(IO_OP.WRITE, 'OVERLOADED');
+    expect(await outcome(bed.write(0, fill(BLOCK_SIZE, 2)))).toBe('OVERLOADED');
+    expect(bed.set.healthy()).toEqual(['a', 'c']);
+  });
+
+  it('an unanswered operation breaks the link at its deadline, the last one later', async () => {
+    const bed = new Bed(1, 1e-6);
+    bed.replicas[0]?.hold(true);
+    const write = outcome(bed.write(0, fill(BLOCK_SIZE, 1)));
+    for (let turn = 0; turn < 5; turn += 1) await new Promise(setImmediate);
+    const [link] = bed.links;
+    link?.tick(Number.POSITIVE_INFINITY);
+    expect(link?.broken).toBeUndefined();
+    link?.tick(1);
+    expect(link?.broken?.code).toBe('DEADLINE');
+    expect(await write).toBe('NO_REPLICA');
   });
 
   it('with no replica left every operation fails, the record keeps the last member', async () => {
