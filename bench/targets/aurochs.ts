@@ -33,8 +33,8 @@ async function startAurochs(context: TargetContext, copies: number): Promise<Run
     const data = join(directory, `data${index}`);
     const replica = await children.start({
       name: `aurochs-${copies}-${role}`,
-      command: process.execPath,
-      args: [program, 'replica', '--listen', address, '--data', data, '--disk', disk],
+      command: program,
+      args: ['replica', '--listen', address, '--data', data, '--disk', disk],
       env,
       ready: { line: /^ready\b(.*)\n/m },
     });
@@ -43,9 +43,9 @@ async function startAurochs(context: TargetContext, copies: number): Promise<Run
   }
   const engine = await children.start({
     name: `aurochs-${copies}-engine`,
-    command: process.execPath,
+    command: program,
     args: [
-      ...[program, 'engine', '--volume', 'bench', '--size', String(sizeBytes)],
+      ...['engine', '--volume', 'bench', '--size', String(sizeBytes)],
       ...addresses.flatMap((address) => ['--replica', address]),
       ...['--nbd', `unix:${join(directory, 'nbd.sock')}`],
     ],
