@@ -8,7 +8,7 @@
  */
 import { BLOCK_SIZE, BLOCKS_PER_EXTENT, KIB } from '../../common/units.js';
 import { crc32cBlocks, ZERO_BLOCK_CRC } from '../../native/index.js';
-import { bitIsSet } from './block-bitmap.js';
+import { bitIsSet } from '../../common/bitmap.js';
 import { CHECKSUMS_AT, PRESENT_AT, SLOT_BYTES } from './extent-record.js';
 import type { StoreContext } from './store-context.js';
 

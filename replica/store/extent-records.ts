@@ -12,7 +12,7 @@
 import assert from 'node:assert';
 import { StorageError } from '../../common/errors.js';
 import { BLOCKS_PER_EXTENT } from '../../common/units.js';
-import { anySet, clearBits, setBits } from './block-bitmap.js';
+import { anySet, clearBits, setBits } from '../../common/bitmap.js';
 import {
   SLOT_DIRTY,
   SLOT_QUEUED,

@@ -13,7 +13,7 @@ import {
   EXTENT_SIZE,
   EXTENTS_PER_REGION,
 } from '../../common/units.js';
-import { anySet, clearBits, forEachRun } from './block-bitmap.js';
+import { anySet, clearBits, forEachRun } from '../../common/bitmap.js';
 import { PRESENT_AT, SLOT_BYTES } from './extent-record.js';
 import type { ExtentRecords } from './extent-records.js';
 import { enterRegion, leaveRegion } from './region-entry.js';
