@@ -31,6 +31,10 @@ export interface MembershipRecord {
   readonly epoch: number;
   readonly generation: number;
   readonly members: readonly MemberRecord[];
+  /** engine whose tenure stored it; '' : stored at creation */
+  readonly engineId: string;
+  /** grows when a start had to accept lost writes */
+  readonly era: number;
 }
 
 /** Negative if `a` is older than `b`, 0 if equal, positive if newer. */
@@ -108,7 +112,7 @@ export class ReplicaSet {
       this.#failed.has(m.replicaId) ? { ...m, state: 'failed' as const } : m,
     );
     this.#underWay = {
-      record: { epoch: this.#record.epoch, generation: this.#generationMax, members },
+      record: { ...this.#record, generation: this.#generationMax, members },
       storeOn: this.healthy(),
     };
     return this.#underWay;

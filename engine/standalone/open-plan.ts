@@ -115,6 +115,8 @@ function initialRecord(members: readonly PlannedMember[]): MembershipRecord {
     epoch: 0,
     generation: 1,
     members: members.map((m): MemberRecord => ({ ...m, state: 'in-sync' })),
+    engineId: '',
+    era: 0,
   };
 }
 
@@ -213,7 +215,7 @@ function plan(parts: {
     create: parts.create,
     open: parts.open,
     epoch,
-    record: { epoch, generation, members },
+    record: { ...newest, epoch, generation, members },
     initial: newest,
     warnings,
   };

@@ -61,7 +61,8 @@ export async function openMembers(
     if (error !== undefined) log.warn({ address, code: error.code }, error.message);
   }
   const { volume, sizeBytes, salvage } = config;
-  const plan = planOpen(answers, { volume, sizeBytes, salvage, newReplicaId });
+  const planned = planOpen(answers, { volume, sizeBytes, salvage, newReplicaId });
+  const plan = { ...planned, record: { ...planned.record, engineId } };
   for (const warning of plan.warnings) log.warn({ volume }, warning);
   const members: OpenedMember[] = [];
   try {
