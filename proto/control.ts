@@ -28,6 +28,9 @@ export interface ReplicaControlHandlers {
   openReplica: Handler<m.OpenReplicaRequest, m.OpenReplicaReply>;
   setMembership: Handler<m.SetMembershipRequest, m.SetMembershipReply>;
   deleteReplica: Handler<m.DeleteReplicaRequest, m.DeleteReplicaReply>;
+  listRegions: Handler<m.ListRegionsRequest, m.ListRegionsReply>;
+  listExtents: Handler<m.ListExtentsRequest, m.ListExtentsReply>;
+  cleanRegion: Handler<m.CleanRegionRequest, m.CleanRegionReply>;
 }
 
 export interface EngineControlHandlers {
@@ -44,6 +47,9 @@ export function replicaControlService(handlers: ReplicaControlHandlers): Control
     .add(rpc.openReplica, (request, call) => handlers.openReplica(request, call))
     .add(rpc.setMembership, (request, call) => handlers.setMembership(request, call))
     .add(rpc.deleteReplica, (request, call) => handlers.deleteReplica(request, call))
+    .add(rpc.listRegions, (request, call) => handlers.listRegions(request, call))
+    .add(rpc.listExtents, (request, call) => handlers.listExtents(request, call))
+    .add(rpc.cleanRegion, (request, call) => handlers.cleanRegion(request, call))
     .build();
 }
 
@@ -94,6 +100,27 @@ export class ReplicaControlClient {
     options?: ControlCallOptions,
   ): Promise<m.DeleteReplicaReply> {
     return this.#unary.call(REPLICA_METHODS.deleteReplica, request, options);
+  }
+
+  listRegions(
+    request: m.ListRegionsRequest,
+    options?: ControlCallOptions,
+  ): Promise<m.ListRegionsReply> {
+    return this.#unary.call(REPLICA_METHODS.listRegions, request, options);
+  }
+
+  listExtents(
+    request: m.ListExtentsRequest,
+    options?: ControlCallOptions,
+  ): Promise<m.ListExtentsReply> {
+    return this.#unary.call(REPLICA_METHODS.listExtents, request, options);
+  }
+
+  cleanRegion(
+    request: m.CleanRegionRequest,
+    options?: ControlCallOptions,
+  ): Promise<m.CleanRegionReply> {
+    return this.#unary.call(REPLICA_METHODS.cleanRegion, request, options);
   }
 
   /** Fails what is in flight with CLOSED. Idempotent. */

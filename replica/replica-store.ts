@@ -5,6 +5,7 @@
  * BlockDevice and level.
  */
 import type { AlignedBuffer } from '../common/block-device.js';
+import type { ExtentInfo, ExtentTag, RegionInfo, Tag } from '../proto/control.js';
 
 export interface StoredRead {
   /** The data in pool memory, `lengthBytes` of it; the caller owns it and releases it. Undefined:
@@ -60,11 +61,25 @@ export interface ReplicaStore {
   flush(): Promise<void>;
   /** Allocation at block precision from metadata alone; runs merged; at most `runsMax`. */
   map(offsetBytes: number, lengthBytes: number, runsMax: number): Promise<MapRun[]>;
-  /** P2: one synced batch stores checksums and `tag` of the region's written extents and removes
-   *  the dirty mark. The caller has held off writes and flushed every member. @param tag {epoch,
-   *  counter}, never used twice
+  /** P2: one synced batch stores checksums and `tag` of the region's written extents and of the
+   *  region itself, and removes the dirty mark. The caller has held off writes and flushed every
+   *  member. A clean region takes the tag, too.
+   *  @param tag  never used twice
    *  @throws CONFLICT if a write in the region is in flight here */
-  clean(regionNumber: number, tag: { epoch: number; counter: number }): Promise<void>;
+  clean(regionNumber: number, tag: Tag): Promise<void>;
+  /** As clean, after this replica was made equal to a clean source: the region and its extents get
+   *  the source's tags, in one synced batch after a flush.
+   *  @param tag         {0, 0} only without extents: the source was never written there
+   *  @param extentTags  exactly the extents of the region that are allocated
+   *  @throws CONFLICT (a write in the region is in flight, or other extents are allocated here;
+   *    nothing changed) | INVALID_ARGUMENT */
+  cleanAs(regionNumber: number, tag: Tag, extentTags: readonly ExtentTag[]): Promise<void>;
   /** Region numbers with a dirty mark, ascending. */
   dirtyRegions(): number[];
+  /** Regions of [first, first + count), ascending, without those that are clean, without tag and
+   *  without extents. */
+  regions(first: number, count: number): RegionInfo[];
+  /** Extents of a region that are allocated or were written since its mark, ascending. Each is as it
+   *  was at some time during the call. */
+  extents(regionNumber: number): Promise<ExtentInfo[]>;
 }

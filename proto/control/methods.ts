@@ -1,6 +1,7 @@
 /** The rpcs of each control service: path, request and reply codec. Client and server are both made
  * from these tables. */
-import { CODECS, type Codec } from './convert.js';
+import type { Codec } from './codec.js';
+import { CODECS } from './convert.js';
 
 export interface Method<Request, Reply> {
   readonly path: string;
@@ -26,6 +27,9 @@ export const REPLICA_METHODS = {
   openReplica: method(`${R}/OpenReplica`, C.openReplicaRequest, C.openReplicaReply),
   setMembership: method(`${R}/SetMembership`, C.setMembershipRequest, C.setMembershipReply),
   deleteReplica: method(`${R}/DeleteReplica`, C.deleteReplicaRequest, C.deleteReplicaReply),
+  listRegions: method(`${R}/ListRegions`, C.listRegionsRequest, C.listRegionsReply),
+  listExtents: method(`${R}/ListExtents`, C.listExtentsRequest, C.listExtentsReply),
+  cleanRegion: method(`${R}/CleanRegion`, C.cleanRegionRequest, C.cleanRegionReply),
 };
 
 export const ENGINE_METHODS = {

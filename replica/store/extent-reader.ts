@@ -1,11 +1,12 @@
 /** Reads and allocation runs of one replica. Absent blocks are zeroes by their record, whatever the
  *  device holds there. */
+
+import { allSet, bitIsSet, forEachRun, runEnd } from '../../common/bitmap.js';
 import type { AlignedBuffer } from '../../common/block-device.js';
 import { StorageError } from '../../common/errors.js';
 import { BLOCK_SIZE, BLOCKS_PER_EXTENT, EXTENT_SIZE } from '../../common/units.js';
 import { crc32cBlocks, crc32cVerify, ZERO_BLOCK_CRC } from '../../native/index.js';
 import type { MapRun, StoredRead } from '../replica-store.js';
-import { allSet, bitIsSet, forEachRun, runEnd } from '../../common/bitmap.js';
 import { SLOT_UNPROVEN } from './extent-cache.js';
 import { CHECKSUMS_AT, PHYSICAL_AT, PRESENT_AT, SLOT_BYTES } from './extent-record.js';
 import type { ExtentRecords } from './extent-records.js';

@@ -9,6 +9,7 @@ import {
   VOLUME_SIZE_MAX,
   WIRE_IO_BYTES_MAX,
 } from '../../common/units.js';
+import type { ExtentInfo, ExtentTag, RegionInfo, Tag } from '../../proto/control.js';
 import type { MapRun, ReplicaStore, StoredRead } from '../replica-store.js';
 import { ExtentReader } from './extent-reader.js';
 import { ExtentRecords } from './extent-records.js';
@@ -16,6 +17,8 @@ import { ExtentTrimmer } from './extent-trimmer.js';
 import { ExtentWriter } from './extent-writer.js';
 import type { BatchBuilder } from './metadata-writer.js';
 import { RegionCleaner } from './region-cleaner.js';
+import { RegionLister } from './region-lister.js';
+import { isNoTag } from './region-tags.js';
 import type { StoreContext } from './store-context.js';
 
 export class ExtentStore implements ReplicaStore {
@@ -28,6 +31,7 @@ export class ExtentStore implements ReplicaStore {
   readonly #writer: ExtentWriter;
   readonly #trimmer: ExtentTrimmer;
   readonly #cleaner: RegionCleaner;
+  readonly #lister: RegionLister;
 
   /** @param inheritedCleaned  see RegionCleaner */
   constructor(
@@ -43,6 +47,7 @@ export class ExtentStore implements ReplicaStore {
     this.#writer = new ExtentWriter(context, this.#records);
     this.#trimmer = new ExtentTrimmer(context, this.#records);
     this.#cleaner = new RegionCleaner(context, this.#records, inheritedCleaned);
+    this.#lister = new RegionLister(context, this.#records);
   }
 
   get failedReason(): string | undefined {
@@ -131,21 +136,38 @@ export class ExtentStore implements ReplicaStore {
     return await this.#reader.map(offsetBytes, lengthBytes, runsMax);
   }
 
-  async clean(regionNumber: number, tag: { epoch: number; counter: number }): Promise<void> {
-    const regions = Math.ceil(this.sizeBytes / REGION_SIZE);
-    if (!Number.isSafeInteger(regionNumber) || regionNumber < 0 || regionNumber >= regions) {
-      const text = `region ${regionNumber} of volume ${this.volume}, which has ${regions}`;
-      throw new StorageError('OUT_OF_RANGE', text);
-    }
-    const whole = Number.isSafeInteger(tag.epoch) && Number.isSafeInteger(tag.counter);
-    if (!whole || tag.epoch < 0 || tag.counter < 0 || tag.epoch + tag.counter === 0) {
-      throw new StorageError('INVALID_ARGUMENT', `tag ${tag.epoch}.${tag.counter}`);
-    }
+  async clean(regionNumber: number, tag: Tag): Promise<void> {
+    this.#checkRegion(regionNumber);
+    checkTag(tag);
     await this.#cleaner.clean(regionNumber, tag);
+  }
+
+  async cleanAs(regionNumber: number, tag: Tag, extentTags: readonly ExtentTag[]): Promise<void> {
+    this.#checkRegion(regionNumber);
+    if (!isNoTag(tag) || extentTags.length > 0) checkTag(tag);
+    for (const item of extentTags) checkTag(item.tag);
+    await this.#cleaner.cleanAs(regionNumber, tag, extentTags);
+  }
+
+  regions(first: number, count: number): RegionInfo[] {
+    this.#context.check();
+    return this.#lister.regions(first, count);
+  }
+
+  async extents(regionNumber: number): Promise<ExtentInfo[]> {
+    this.#checkRegion(regionNumber);
+    return await this.#lister.extents(regionNumber);
   }
 
   dirtyRegions(): number[] {
     return this.#context.regions.numbers();
+  }
+
+  #checkRegion(regionNumber: number): void {
+    const regions = Math.ceil(this.sizeBytes / REGION_SIZE);
+    if (Number.isSafeInteger(regionNumber) && regionNumber >= 0 && regionNumber < regions) return;
+    const text = `region ${regionNumber} of volume ${this.volume}, which has ${regions}`;
+    throw new StorageError('OUT_OF_RANGE', text);
   }
 
   /** Refuses new operations and waits for the ones in flight. With `save` everything is on stable
@@ -164,4 +186,11 @@ export class ExtentStore implements ReplicaStore {
       disk.cache.dropOwner(this.#records);
     }
   }
+}
+
+/** @throws StorageError INVALID_ARGUMENT */
+function checkTag(tag: Tag): void {
+  const whole = Number.isSafeInteger(tag.epoch) && Number.isSafeInteger(tag.counter);
+  if (whole && tag.epoch >= 0 && tag.counter >= 0 && !isNoTag(tag)) return;
+  throw new StorageError('INVALID_ARGUMENT', `tag ${tag.epoch}.${tag.counter}`);
 }

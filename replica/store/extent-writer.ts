@@ -6,11 +6,12 @@
  * the long way: mark (P1), make or load records, wait for overlapping writes, write the data, and
  * only then store the present bits, before the caller hears of it.
  */
+
+import { allSet, anySet, setBits } from '../../common/bitmap.js';
 import type { AlignedBuffer } from '../../common/block-device.js';
 import { toStorageError } from '../../common/errors.js';
 import { BLOCK_SIZE, EXTENT_SIZE, EXTENTS_PER_REGION } from '../../common/units.js';
 import { ZERO_BLOCK_CRC } from '../../native/index.js';
-import { allSet, anySet, setBits } from '../../common/bitmap.js';
 import { REGION_DIRTY } from './dirty-regions.js';
 import { SLOT_UNPROVEN } from './extent-cache.js';
 import { BUSY_AT, CHECKSUMS_AT, PHYSICAL_AT, PRESENT_AT, SLOT_BYTES } from './extent-record.js';

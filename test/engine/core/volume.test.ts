@@ -49,7 +49,7 @@ class Bed {
     const ids = ['a', 'b', 'c', 'd'].slice(0, count);
     this.replicas = ids.map((id) => new FakeReplica(id, SIZE, crc32cBlocks));
     const members = ids.map((id) => ({ replicaId: id, address: '', state: 'in-sync' as const }));
-    this.set = new ReplicaSet({ epoch: 1, generation: 1, members });
+    this.set = new ReplicaSet({ epoch: 1, generation: 1, engineId: 'e', era: 0, members });
     this.keeper = new MembershipKeeper(
       this.set,
       { store: (change) => this.#store(change) },

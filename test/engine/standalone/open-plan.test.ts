@@ -30,11 +30,14 @@ function info(copy: Copy): ReplicaInfo {
     diskId: 'd',
     sizeBytes: copy.size ?? GIB,
     epoch: copy.epoch ?? record.epoch,
-    membership: { epoch: record.epoch, generation: record.generation, members },
+    membership: { ...record, members, engineId: 'e', era: 0 },
     allocatedBytes: 0,
     dirtyRegions: 0,
     failed: copy.failed ?? false,
     failedReason: copy.failed === true ? 'EIO' : '',
+    lossy: false,
+    restartedDirty: false,
+    incarnation: 'i',
   };
 }
 

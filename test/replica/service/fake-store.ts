@@ -3,6 +3,7 @@ import type { AlignedBuffer, BufferPool } from '../../../common/block-device.js'
 import { StorageError } from '../../../common/errors.js';
 import { BLOCK_SIZE } from '../../../common/units.js';
 import { crc32cBlocks, ZERO_BLOCK_CRC } from '../../../native/index.js';
+import type { ExtentInfo, ExtentTag, RegionInfo, Tag } from '../../../proto/control.js';
 import type { MapRun, ReplicaStore, StoredRead } from '../../../replica/replica-store.js';
 
 export class FakeStore implements ReplicaStore {
@@ -115,6 +116,26 @@ export class FakeStore implements ReplicaStore {
   async clean(regionNumber: number, tag: { epoch: number; counter: number }): Promise<void> {
     await this.#enter(`clean ${tag.epoch}:${tag.counter}`, regionNumber, 0);
     this.dirty.delete(regionNumber);
+  }
+
+  async cleanAs(regionNumber: number, tag: Tag, extentTags: readonly ExtentTag[]): Promise<void> {
+    const extents = extentTags.map((item) => `${item.extent}:${item.tag.counter}`).join(' ');
+    await this.#enter(`clean-as ${tag.epoch}:${tag.counter} [${extents}]`, regionNumber, 0);
+    this.dirty.delete(regionNumber);
+  }
+
+  regions(first: number, count: number): RegionInfo[] {
+    this.calls.push(`regions ${first}+${count}`);
+    const info = { dirty: true, allocatedExtents: 0, tag: { epoch: 0, counter: 0 } };
+    return this.dirtyRegions()
+      .filter((number) => number >= first && number < first + count)
+      .map((number) => ({ number, ...info }));
+  }
+
+  async extents(regionNumber: number): Promise<ExtentInfo[]> {
+    await this.#enter('extents', regionNumber, 0);
+    const tag = { epoch: 1, counter: 7 };
+    return [{ number: regionNumber * 64, allocated: true, written: false, tag }];
   }
 
   dirtyRegions(): number[] {

@@ -16,7 +16,7 @@ import {
 import type { ReplicaStore } from '../../../replica/replica-store.js';
 import { missing } from '../../support/host.js';
 import { LoopDevice } from '../../support/loop-device.js';
-import { checksumsOf, stamped } from './store-bed.js';
+import { checksumsOf, MEMBERSHIP, stamped } from './store-bed.js';
 
 const pool = createBufferPool({ limitBytes: 128 * MIB });
 let directory: string;
@@ -60,7 +60,7 @@ async function makeVolume(on: Disk): Promise<ReplicaHandle> {
     volume: 'v1',
     sizeBytes: 128 * MIB,
     replicaId: 'r1',
-    membership: { epoch: 1, generation: 1, members: [] },
+    membership: MEMBERSHIP,
   });
   return await on.openReplica('v1');
 }
