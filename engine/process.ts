@@ -1,6 +1,6 @@
 /** The engine as a process: frontends and control socket around an Engine, from start to signal. */
 import type { Clock } from '../common/clock.js';
-import { StorageError, toStorageError } from '../common/errors.js';
+import { ERROR_CODES, StorageError, toStorageError } from '../common/errors.js';
 import type { Logger } from '../common/log.js';
 import { createRegistry, serveMetrics } from '../common/metrics.js';
 import { engineControlService } from '../proto/control.js';
@@ -28,10 +28,10 @@ interface Environment {
   readonly log: Logger;
 }
 
-/** Resolves with the reason to stop: a signal, a stop call, or the fault. */
+/** Resolves when to stop: a signal, a stop call, or an end of the engine's own. */
 class StopRequest {
-  readonly requested: Promise<{ faulted: boolean }>;
-  #resolve!: (why: { faulted: boolean }) => void;
+  readonly requested: Promise<StorageError | undefined>;
+  #resolve!: (why: StorageError | undefined) => void;
 
   constructor() {
     this.requested = new Promise((resolve) => {
@@ -39,8 +39,9 @@ class StopRequest {
     });
   }
 
-  ask(faulted: boolean): void {
-    this.#resolve({ faulted });
+  /** @param why  the engine ended by itself; undefined: it was asked to */
+  ask(why: StorageError | undefined): void {
+    this.#resolve(why);
   }
 
   /** First signal stops in order, the second at once. */
@@ -50,7 +51,7 @@ class StopRequest {
       signals += 1;
       if (signals > 1) process.exit(1);
       log.info({ signal }, 'stopping');
-      this.ask(false);
+      this.ask(undefined);
     };
     process.on('SIGTERM', onSignal);
     process.on('SIGINT', onSignal);
@@ -68,9 +69,10 @@ export async function runEngine(
   const stop = new StopRequest();
   stop.onSignals(log);
   const registry = createRegistry('engine');
-  const onFaulted = (): void => stop.ask(true);
   const world = systemEnvironment({ clock, log, registry, tls: options.config.tls });
-  const engine = await Engine.start(options.config, world, { onFaulted });
+  const engine = await Engine.start(options.config, world, {
+    onEnded: (error) => stop.ask(error),
+  });
   const closers: Array<() => Promise<unknown>> = [() => engine.stop()];
   let code = 1;
   try {
@@ -93,9 +95,10 @@ export async function runEngine(
     }
     process.stdout.write(`ready ${nbd.uri}\n`);
     if (options.device) closers.unshift(await openDevice(options, log));
-    const { faulted } = await stop.requested;
-    drain = !faulted;
-    code = faulted ? 5 : 0;
+    const ended = await stop.requested;
+    drain = ended === undefined;
+    code = ended === undefined ? 0 : ERROR_CODES[ended.code].exit;
+    if (ended !== undefined) process.stderr.write(`error ${ended.code}: ${ended.message}\n`);
   } finally {
     for (const close of closers) {
       await close().catch((error: unknown) =>
@@ -139,9 +142,9 @@ function listenControl(
     throw new StorageError('INVALID_ARGUMENT', `control address "${address}" is not unix:PATH`);
   }
   const service = engineControlService({
-    status: async () => engine.status([nbd.uri]),
+    status: () => engine.status([nbd.uri]),
     stop: async () => {
-      stop.ask(false);
+      stop.ask(undefined);
       return {};
     },
   });

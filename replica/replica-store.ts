@@ -79,7 +79,7 @@ export interface ReplicaStore {
   /** Regions of [first, first + count), ascending, without those that are clean, without tag and
    *  without extents. */
   regions(first: number, count: number): RegionInfo[];
-  /** Extents of a region that are allocated or were written since its mark, ascending. Each is as it
-   *  was at some time during the call. */
+  /** Extents of a region that are allocated or were written since its mark, ascending. Each is as
+   *  it was at some time during the call. */
   extents(regionNumber: number): Promise<ExtentInfo[]>;
 }

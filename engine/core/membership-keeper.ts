@@ -58,6 +58,7 @@ export class MembershipKeeper {
   /** what the authority has; newer than the set's record while members are still to store it */
   #recorded: RecordVersion;
   #running = false;
+  #idle: Array<() => void> = [];
   #ended: StorageError | undefined;
 
   constructor(options: KeeperOptions) {
@@ -129,6 +130,16 @@ export class MembershipKeeper {
     this.#end(new StorageError('CLOSED', 'the tenure is over'), 'stopped');
   }
 
+  /** Resolves when every change that the set wants now is durable. @throws StorageError when
+   *  nothing is decided any more */
+  async changed(): Promise<void> {
+    this.change();
+    while (this.#running && this.#ended === undefined) {
+      await new Promise<void>((resolve) => this.#idle.push(resolve));
+    }
+    if (this.#ended !== undefined) throw this.#ended;
+  }
+
   /** Looks whether the set wants a change. */
   change(): void {
     if (this.#running || this.#ended !== undefined) return;
@@ -152,6 +163,7 @@ export class MembershipKeeper {
       else this.#stored(change);
     }
     this.#running = false;
+    for (const wake of this.#idle.splice(0)) wake();
   }
 
   #stored(change: MembershipChange): void {
@@ -165,7 +177,9 @@ export class MembershipKeeper {
   }
 
   #notStored(change: MembershipChange, failed: ReadonlyMap<string, StorageError>): void {
-    const reasons = [...failed].map(([id, error]) => [id, `${error.code}: ${error.message}`] as const);
+    const reasons = [...failed].map(
+      ([id, error]) => [id, `${error.code}: ${error.message}`] as const,
+    );
     const news = [...failed].filter(([id]) => !['out', 'failing'].includes(this.#roleOf(id)));
     this.set.notStored(change, new Map(reasons));
     for (const [id, error] of news) {

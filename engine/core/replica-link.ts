@@ -20,6 +20,7 @@ import {
   IoBatchEncoder,
   type IoHello,
   type IoHelloReply,
+  type IoReplaceContent,
   type IoReplyBatchVisitor,
   type IoReplyView,
 } from '../../proto/io-codec.js';
@@ -186,6 +187,20 @@ export class ReplicaLink implements LeaseMember {
     if (id < 0) return;
     const fields = { flags: 0, id, offsetBytes, lengthBytes: payload.length };
     this.#encoder.addWrite(fields, [payload]);
+    this.#schedule();
+  }
+
+  /** Makes a range of this replica hold exactly these blocks: recovery. Copied before the call
+   *  returns. */
+  requestReplace(
+    op: PendingOp,
+    range: { readonly offsetBytes: number; readonly lengthBytes: number },
+    content: IoReplaceContent,
+  ): void {
+    const payloadBytes = content.payload.reduce((sum, piece) => sum + piece.length, 0);
+    const id = this.#file(op, payloadBytes);
+    if (id < 0) return;
+    this.#encoder.addReplace({ id, ...range }, content);
     this.#schedule();
   }
 

@@ -19,7 +19,8 @@
  * - One change at a time is under way; its generation is larger than any that was ever proposed,
  *   stored or not.
  * - The last in-sync member is never excluded: with none left the volume is faulted and the record
- *   stays, so that the next tenure looks for exactly the members that hold every acknowledged write.
+ *   stays, so that the next tenure looks for exactly the members that hold every acknowledged
+ *  write.
  */
 import assert from 'node:assert';
 

@@ -53,7 +53,10 @@ export function extentsToVisit(
   });
 }
 
-function workOf(a: ExtentInfo | undefined, b: ExtentInfo | undefined): ExtentWork['kind'] | undefined {
+function workOf(
+  a: ExtentInfo | undefined,
+  b: ExtentInfo | undefined,
+): ExtentWork['kind'] | undefined {
   const [inSource, inTarget] = [a?.allocated === true, b?.allocated === true];
   if (!inSource && !inTarget) return undefined;
   if (!inTarget) return 'copy';

@@ -191,9 +191,9 @@ export class CatchUp {
     return { offsetBytes, lengthBytes };
   }
 
-  /** The region is equal now. Where it is clean on the source, the member takes over its tags; where
-   *  it is not, it stays dirty on both until the engine cleans it. Never fails the catch-up: without
-   *  it only a later one has more to compare. */
+  /** The region is equal now. Where it is clean on the source, the member takes over its tags;
+   *  where it is not, it stays dirty on both until the engine cleans it. Never fails the catch-up:
+   *  without it only a later one has more to compare. */
   async #adopt(region: number, teller: RegionTeller): Promise<void> {
     const { lock, log, volumeBytes, targetTeller } = this.#options;
     try {

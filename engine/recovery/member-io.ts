@@ -2,10 +2,16 @@
  *  the range still. */
 import { StorageError } from '../../common/errors.js';
 import { BLOCK_SIZE } from '../../common/units.js';
-import { IO_FLAG, IO_OP, type IoReplyView } from '../../proto/io-codec.js';
+import {
+  badBlocksOf,
+  bitmapBytesOf,
+  IO_FLAG,
+  IO_OP,
+  type IoReplyView,
+  presentBlocksOf,
+} from '../../proto/io-codec.js';
 import type { IncomingMessage } from '../../proto/message-stream.js';
 import { codeOfStatus } from '../../proto/status.js';
-import { badBlocksOf, bitmapBytesOf, presentBlocksOf } from '../../proto/io-codec.js';
 import type { PendingOp } from '../core/pending-op.js';
 import type { VerifyBlocks } from '../core/read-path.js';
 import type { ReplicaLink } from '../core/replica-link.js';
@@ -82,7 +88,10 @@ export function readImage(
     const sumsAt = reply.checksumsStart + bitmapBytesOf(blocks);
     const { bytes } = message;
     const lengthBytes = present * BLOCK_SIZE;
-    const bad = options.verifyBlocks(bytes, reply.payloadStart, lengthBytes, bytes, sumsAt);
+    const bad =
+      present === 0
+        ? -1
+        : options.verifyBlocks(bytes, reply.payloadStart, lengthBytes, bytes, sumsAt);
     if (bad >= 0) {
       const text = `an image from replica ${link.replicaId} does not match its checksums`;
       throw new StorageError('CORRUPT_MESSAGE', text, { replica: link.replicaId });

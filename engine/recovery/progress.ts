@@ -9,8 +9,8 @@ export interface ProgressView {
   readonly totalBytes: number;
   /** since it began, of what is done in this phase */
   readonly bytesPerSecond: number;
-  /** undefined: nothing to tell it from */
-  readonly etaMs: number | undefined;
+  /** 0: nothing to tell it from */
+  readonly etaMs: number;
 }
 
 /** Rates are smoothed over this time. */
@@ -61,7 +61,7 @@ export class Progress {
       doneBytes: Math.round(this.#doneBytes),
       totalBytes: Math.round(this.#totalBytes),
       bytesPerSecond: Math.round(bytesPerSecond),
-      etaMs: bytesPerSecond > 0 ? Math.round((leftBytes / bytesPerSecond) * 1000) : undefined,
+      etaMs: bytesPerSecond > 0 ? Math.round((leftBytes / bytesPerSecond) * 1000) : 0,
     };
   }
 }

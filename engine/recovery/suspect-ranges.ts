@@ -3,13 +3,15 @@ import { EXTENT_SIZE } from '../../common/units.js';
 import type { OpenReplicaReply } from '../../proto/control.js';
 import type { ByteRange } from './member-io.js';
 
-/** Writes that were in flight, on daemons that lived: kilobytes, made equal before the first I/O. */
+/** Writes that were in flight, on daemons that lived: kilobytes, made equal before the first
+ *  I/O. */
 export function windowRanges(members: readonly OpenReplicaReply[]): ByteRange[] {
   return members.flatMap((opened) => [...opened.window]);
 }
 
 /** Regions in which a daemon that restarted may lack writes, or have some that others lack: its
- *  dirty ones, ascending. An operation in flight that only such a daemon saw is in one of them, too. */
+ *  dirty ones, ascending. An operation in flight that only such a daemon saw is in one of them,
+ *  too. */
 export function suspectRegions(members: readonly OpenReplicaReply[]): number[] {
   const regions = new Set(
     members.filter((m) => m.restartedDirty).flatMap((opened) => [...opened.dirtyRegions]),

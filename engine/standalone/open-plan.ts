@@ -52,6 +52,8 @@ export interface OpenPlan {
   readonly epoch: number;
   /** record to store once opened; its epoch is `epoch` */
   readonly record: MembershipRecord;
+  /** engine that may have served the volume last; '' : none ever did */
+  readonly previousEngineId: string;
   /** record to create replicas with: epoch 0, which says that nobody has written yet */
   readonly initial: MembershipRecord;
   readonly warnings: readonly string[];
@@ -114,6 +116,7 @@ function planCreate(answers: readonly Answer[], wish: OpenWish): OpenPlan {
     epoch: 1,
     record: { ...initial, epoch: 1, engineId: wish.engineId },
     initial,
+    previousEngineId: '',
     warnings: [],
   };
 }
@@ -142,7 +145,7 @@ function planExisting(
   const epoch = 1 + Math.max(highest, wish.own?.epoch ?? 0);
   const { engineId } = wish;
   const inSync = newest.members.filter((m) => m.state === 'in-sync');
-  const present = inSync.flatMap((m) => presentMember(m, found));
+  const present = inSync.flatMap((m) => presentMember(m, found, wish.salvage));
   const missing = inSync.filter((m) => !present.some((p) => p.replicaId === m.replicaId));
   if (missing.length === 0) {
     return plan({ sizeBytes, create: [], open: present, epoch, newest, lost: [], engineId });
@@ -168,9 +171,16 @@ function refuseOthers(wish: OpenWish, highest: number): void {
   );
 }
 
-/** The replica of a member, where it stands now and if it works. */
-function presentMember(member: MemberRecord, found: readonly Found[]): PlannedMember[] {
-  const here = found.find((f) => f.info.replicaId === member.replicaId && !f.info.failed);
+/** The replica of a member, where it stands now. One that has failed is loaded anew when it is
+ *  opened (P8); a salvage does without it. */
+function presentMember(
+  member: MemberRecord,
+  found: readonly Found[],
+  salvage: boolean,
+): PlannedMember[] {
+  const here = found.find(
+    (f) => f.info.replicaId === member.replicaId && !(salvage && f.info.failed),
+  );
   return here === undefined ? [] : [{ replicaId: member.replicaId, address: here.address }];
 }
 
@@ -240,6 +250,7 @@ function plan(parts: {
     epoch,
     record: { epoch, generation, engineId, era: newest.era + (lost.length > 0 ? 1 : 0), members },
     initial: newest,
+    previousEngineId: newest.engineId,
     warnings,
   };
 }

@@ -8,7 +8,13 @@ import { StorageError, toStorageError } from '../../common/errors.js';
 import type { OpenReplicaReply, ReplicaControl } from '../../proto/control.js';
 import type { EngineConfig } from '../engine-config.js';
 import type { EngineEnvironment } from '../engine-environment.js';
-import { type Answer, type OpenPlan, type OwnTenure, type PlannedMember, planOpen } from './open-plan.js';
+import {
+  type Answer,
+  type OpenPlan,
+  type OwnTenure,
+  type PlannedMember,
+  planOpen,
+} from './open-plan.js';
 
 /** One member, opened with our epoch. */
 export interface OpenedMember {
@@ -66,7 +72,9 @@ export async function openMembers(
   const members: OpenedMember[] = [];
   try {
     await Promise.all(plan.create.map((member) => createOne(dial, { volume, plan, member })));
-    const opening = plan.open.map((member) => openOne(dial, { volume, plan, member, engineId: wish.engineId }));
+    const opening = plan.open.map((member) =>
+      openOne(dial, { volume, plan, member, engineId: wish.engineId }),
+    );
     const outcomes = await Promise.allSettled(opening);
     for (const outcome of outcomes) {
       if (outcome.status === 'fulfilled') members.push(outcome.value);
@@ -117,7 +125,25 @@ async function openOne(
     return { replicaId, address, control, opened };
   } catch (error) {
     control.close();
-    throw error;
+    throw cannotLoad(member, volume, error);
   }
 }
 
+const LOAD_REASONS = new Set(['REPLICA_FAILED', 'CORRUPT_METADATA', 'IO_ERROR', 'NO_SPACE']);
+
+/** P8, R4: a member that has failed and cannot be loaded anew is as good as missing. */
+function cannotLoad(member: PlannedMember, volume: string, cause: unknown): StorageError {
+  const error = toStorageError(cause, `open replica ${member.replicaId}`);
+  if (!LOAD_REASONS.has(error.code)) return error;
+  const text = `volume ${volume} cannot be opened without its in-sync replica ${member.replicaId}`;
+  return new StorageError(
+    'MEMBERSHIP_UNPROVEN',
+    `${text} at ${member.address}, which cannot be loaded: ${error.message}`,
+    {
+      volume,
+      replica: member.replicaId,
+      hint: 'mend its disk; --salvage opens what is left and may lose acknowledged writes',
+    },
+    { cause },
+  );
+}

@@ -113,6 +113,19 @@ function engineReplicaOf(wire: v1.EngineReplicaStatus.$Properties): m.EngineRepl
     writeLatencyMs: finiteNumber(wire.writeLatencyMs, 'write latency'),
     inFlight: wire.inFlight ?? 0,
     local: wire.local ?? false,
+    ...(wire.progress ? { progress: progressOf(wire.progress) } : {}),
+  };
+}
+
+const PHASES = ['connecting', 'listing', 'comparing', 'copying', 'flushing'] as const;
+
+function progressOf(wire: v1.RebuildProgress.$Properties): m.RebuildProgress {
+  return {
+    phase: oneOf(wire.phase, PHASES, 'phase'),
+    doneBytes: safeNumber(wire.doneBytes, 'done bytes'),
+    totalBytes: safeNumber(wire.totalBytes, 'total bytes'),
+    bytesPerSecond: safeNumber(wire.bytesPerSecond, 'rate'),
+    etaMs: safeNumber(wire.etaMs, 'eta'),
   };
 }
 

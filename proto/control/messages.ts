@@ -203,6 +203,17 @@ export interface EngineReplicaStatus {
   readonly writeLatencyMs: number;
   readonly inFlight: number;
   readonly local: boolean;
+  /** while it catches up */
+  readonly progress?: RebuildProgress;
+}
+
+export interface RebuildProgress {
+  readonly phase: 'connecting' | 'listing' | 'comparing' | 'copying' | 'flushing';
+  readonly doneBytes: number;
+  readonly totalBytes: number;
+  readonly bytesPerSecond: number;
+  /** 0: not known */
+  readonly etaMs: number;
 }
 
 export interface EngineStatus {
