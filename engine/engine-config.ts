@@ -1,7 +1,7 @@
 /** What one engine process is told. Checked by who parses it (engine/main.ts). */
 import type { TransportTls } from '../proto/transport.js';
 import { SLOW_POLICY, type SlowPolicy } from './core/slow-judge.js';
-import { PACER_POLICY, type PacerPolicy } from './recovery/pacer.js';
+import { PACER_POLICY, type PacerPolicy, SCRUB_PACER_POLICY } from './recovery/pacer.js';
 
 export interface EngineConfig {
   readonly volume: string;
@@ -34,6 +34,7 @@ export interface EngineTuning {
   readonly cleanIntervalMs: number;
   readonly slow: SlowPolicy;
   readonly pacer: PacerPolicy;
+  readonly scrubPacer: PacerPolicy;
 }
 
 export const DEFAULT_TUNING: EngineTuning = {
@@ -48,6 +49,7 @@ export const DEFAULT_TUNING: EngineTuning = {
   cleanIntervalMs: 2_000,
   slow: SLOW_POLICY,
   pacer: PACER_POLICY,
+  scrubPacer: SCRUB_PACER_POLICY,
 };
 
 /** Most replicas of one volume: they are counted in the bits of a 32-bit integer. */

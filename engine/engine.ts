@@ -18,6 +18,8 @@ import type { EngineEnvironment } from './engine-environment.js';
 import { engineIdOf } from './engine-life.js';
 import { addEngineGauges, createEngineCounters, type EngineCounters } from './engine-metrics.js';
 import { EventLog, type VolumeEvent } from './events/event-log.js';
+import { Pacer } from './recovery/pacer.js';
+import { Scrub, type ScrubStore } from './scrub/scrub.js';
 import { openMembers } from './standalone/open-volume.js';
 import { Tenure } from './tenure.js';
 
@@ -26,8 +28,14 @@ export interface EngineEvents {
    *  once. */
   onEnded(error: StorageError): void;
   onEvent?(event: VolumeEvent): void;
+  /** events of earlier engines, oldest first */
+  readonly history?: readonly VolumeEvent[];
+  /** keeps the position of the scrub; default: nowhere */
+  readonly scrubStore?: ScrubStore;
 }
 
+/** A scrub that begins anew with each engine. */
+const FORGETFUL: ScrubStore = { load: async () => undefined, save: async () => undefined };
 const NONE: ReadonlyMap<string, number> = new Map();
 const REOPEN_PAUSE_MS = 250;
 const REOPEN_PAUSE_MAX_MS = 5_000;
@@ -35,6 +43,7 @@ const REOPEN_PAUSE_MAX_MS = 5_000;
 export class Engine {
   readonly engineId: string;
   readonly events: EventLog;
+  readonly scrub: Scrub;
   readonly #config: EngineConfig;
   readonly #environment: EngineEnvironment;
   readonly #told: EngineEvents;
@@ -63,6 +72,7 @@ export class Engine {
     const opened = await openMembers(config, { engineId, sizeBytes, salvage }, environment);
     const engine = new Engine(config, { environment, events, engineId }, opened.plan.sizeBytes);
     try {
+      await engine.scrub.load();
       await engine.#begin(opened, false);
     } catch (error) {
       engine.#dropTenure(toStorageError(error, 'open the volume'));
@@ -86,7 +96,10 @@ export class Engine {
     this.#environment = environment;
     this.#told = events;
     this.engineId = engineId;
-    this.events = new EventLog(clock, { onEvent: (event) => events.onEvent?.(event) });
+    this.events = new EventLog(clock, {
+      onEvent: (event) => events.onEvent?.(event),
+      history: events.history ?? [],
+    });
     this.#counters = createEngineCounters(registry);
     this.#slow = new SlowWatch(config.tuning.slow);
     this.#data = new DataPath(
@@ -97,12 +110,28 @@ export class Engine {
       },
       sizeBytes,
     );
+    this.scrub = this.#makeScrub(events.scrubStore);
     addEngineGauges(registry, {
       volume: config.volume,
       sizeBytes: () => this.volume.sizeBytes,
       inFlight: () => this.volume.inFlight,
       dirtyRegions: () => this.#data.tracker.count,
       members: () => this.#replicaStatus(),
+    });
+  }
+
+  #makeScrub(store: ScrubStore = FORGETFUL): Scrub {
+    const { clock, log } = this.#environment;
+    const { table, lock, unequal, repair, volume } = this.#data;
+    return new Scrub({
+      ...{ table, lock, gate: unequal, clock, log, events: this.events, store },
+      pacer: new Pacer({
+        ...{ clock, policy: this.#config.tuning.scrubPacer },
+        lastClientMs: () => volume.lastOperationMs,
+      }),
+      volumeBytes: () => volume.sizeBytes,
+      allocatedExtents: (from) => this.#serving().allocatedExtents(from),
+      mend: (link, offsetBytes, avoid) => repair.mend(link, offsetBytes, avoid),
     });
   }
 
@@ -282,6 +311,11 @@ export class Engine {
     };
   }
 
+  /** True while no tenure serves. */
+  get waiting(): boolean {
+    return this.#lost !== undefined;
+  }
+
   /** True while operations fail instead of waiting. */
   get refusing(): boolean {
     return this.#refusing;
@@ -311,6 +345,7 @@ export class Engine {
     const stopping = new StorageError('CLOSED', 'the engine stops');
     // What waits for lost members will not be served by this engine.
     if (this.#lost !== undefined) this.#data.refuse(stopping);
+    await this.scrub.stop();
     await this.volume.close();
     await this.#data.cleaner.stop();
     await this.#data.background.close();

@@ -31,6 +31,8 @@ import type { EngineConfig } from './engine-config.js';
 import type { EngineEnvironment } from './engine-environment.js';
 import { isProvedDead } from './engine-life.js';
 import type { EventLog } from './events/event-log.js';
+import { allocatedExtents } from './recovery/allocated-extents.js';
+import type { RegionTeller } from './recovery/catch-up.js';
 import { Equalizer } from './recovery/equalizer.js';
 import { MemberReturns } from './recovery/member-returns.js';
 import { planPieces, suspectRegions, windowRanges } from './recovery/suspect-ranges.js';
@@ -152,6 +154,22 @@ export class Tenure {
     });
     await Promise.allSettled(asked);
     return found;
+  }
+
+  /** Extents from `from` on that an in-sync member has allocated. @throws StorageError when no
+   *  member can be asked */
+  allocatedExtents(from: number): AsyncIterable<number> {
+    const { config, data } = this.#options;
+    const tellers = (): RegionTeller[] =>
+      data.table.inSync.flatMap(({ replicaId }) => {
+        const control = this.#known.get(replicaId)?.control;
+        return control === undefined ? [] : [{ replicaId, control }];
+      });
+    const volumeBytes = data.volume.sizeBytes;
+    return allocatedExtents(
+      { volume: config.volume, epoch: this.epoch, tellers, volumeBytes },
+      from,
+    );
   }
 
   /** Everything up to service. @throws StorageError why the volume cannot be served; `end`

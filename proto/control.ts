@@ -11,12 +11,18 @@ import {
   UnaryClient,
 } from './control/client.js';
 import type * as m from './control/messages.js';
-import { ENGINE_METHODS, REPLICA_METHODS } from './control/methods.js';
+import { REPLICA_METHODS } from './control/methods.js';
 import { type ControlCall, type ControlService, ControlServiceBuilder } from './control/service.js';
 
 export type { ControlCallOptions, ControlClientOptions } from './control/client.js';
+export type * from './control/engine-messages.js';
 export type * from './control/messages.js';
 export type { ControlCall, ControlService } from './control/service.js';
+export {
+  EngineControlClient,
+  type EngineControlHandlers,
+  engineControlService,
+} from './engine-control.js';
 
 type Handler<Request, Reply> = (request: Request, call: ControlCall) => Promise<Reply>;
 
@@ -33,11 +39,6 @@ export interface ReplicaControlHandlers {
   cleanRegion: Handler<m.CleanRegionRequest, m.CleanRegionReply>;
 }
 
-export interface EngineControlHandlers {
-  status: Handler<m.EngineStatusRequest, m.EngineStatus>;
-  stop: Handler<m.EngineStopRequest, m.EngineStopReply>;
-}
-
 /** ReplicaControl as a service for `listenTransport`. The handlers object keeps its `this`. */
 export function replicaControlService(handlers: ReplicaControlHandlers): ControlService {
   const rpc = REPLICA_METHODS;
@@ -50,14 +51,6 @@ export function replicaControlService(handlers: ReplicaControlHandlers): Control
     .add(rpc.listRegions, (request, call) => handlers.listRegions(request, call))
     .add(rpc.listExtents, (request, call) => handlers.listExtents(request, call))
     .add(rpc.cleanRegion, (request, call) => handlers.cleanRegion(request, call))
-    .build();
-}
-
-/** EngineControl as a service for `listenTransport`. */
-export function engineControlService(handlers: EngineControlHandlers): ControlService {
-  return new ControlServiceBuilder()
-    .add(ENGINE_METHODS.status, (request, call) => handlers.status(request, call))
-    .add(ENGINE_METHODS.stop, (request, call) => handlers.stop(request, call))
     .build();
 }
 
@@ -133,32 +126,3 @@ export class ReplicaControlClient {
 export type ReplicaControl = {
   readonly [K in keyof ReplicaControlClient]: ReplicaControlClient[K];
 };
-
-/** Calls one standalone engine. Errors of every method: see UnaryClient.call. */
-export class EngineControlClient {
-  readonly #unary: UnaryClient;
-
-  /** @throws StorageError INVALID_ARGUMENT: address or TLS files */
-  constructor(options: ControlClientOptions) {
-    this.#unary = new UnaryClient(options);
-  }
-
-  status(
-    request: m.EngineStatusRequest = {},
-    options?: ControlCallOptions,
-  ): Promise<m.EngineStatus> {
-    return this.#unary.call(ENGINE_METHODS.status, request, options);
-  }
-
-  stop(
-    request: m.EngineStopRequest = {},
-    options?: ControlCallOptions,
-  ): Promise<m.EngineStopReply> {
-    return this.#unary.call(ENGINE_METHODS.stop, request, options);
-  }
-
-  /** Fails what is in flight with CLOSED. Idempotent. */
-  close(): void {
-    this.#unary.close();
-  }
-}

@@ -77,13 +77,24 @@ export class BlockRepair {
     return next.done ? undefined : next.value;
   }
 
-  async #repair(link: ReplicaLink, offsetBytes: number): Promise<StorageError | undefined> {
+  /** Mends one block now. @param avoid  copies that are no good either
+   *  @throws StorageError why not */
+  async mend(link: ReplicaLink, offsetBytes: number, avoid: readonly ReplicaLink[]): Promise<void> {
+    const error = await this.#repair(link, offsetBytes, avoid);
+    if (error !== undefined) throw error;
+  }
+
+  async #repair(
+    link: ReplicaLink,
+    offsetBytes: number,
+    avoid: readonly ReplicaLink[] = [],
+  ): Promise<StorageError | undefined> {
     const { lock, reads, equal: gate, onTouched, onRepaired } = this.#options;
     const hold = lock.lock(offsetBytes, BLOCK_SIZE, true);
     try {
       if (hold.ready !== undefined) await hold.ready;
       if (gate.active) await gate.pending(offsetBytes, BLOCK_SIZE);
-      const good = await reads.readFromOthers(link, offsetBytes, BLOCK_SIZE);
+      const good = await reads.readFromOthers([link, ...avoid], offsetBytes, BLOCK_SIZE);
       const op = new UnaryOp();
       onTouched(offsetBytes, BLOCK_SIZE);
       link.requestWrite(op, offsetBytes, Buffer.concat(good.chunks));

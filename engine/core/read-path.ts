@@ -109,14 +109,15 @@ export class ReadPath implements PieceOwner {
     return this.#ask({ op: IO_OP.READ, offsetBytes, lengthBytes, arg: 0 }, 0, after);
   }
 
-  /** One piece from any copy but `avoid`'s: what a repair writes. @throws as `read` */
+  /** One piece from any copy but these: what a repair writes. @throws as `read` */
   readFromOthers(
-    avoid: ReplicaLink,
+    avoid: readonly ReplicaLink[],
     offsetBytes: number,
     lengthBytes: number,
   ): Promise<ReadResult> {
     const question = { op: IO_OP.READ, offsetBytes, lengthBytes, arg: 0 };
-    return this.#ask(question, 1 << avoid.index, undefined);
+    const tried = avoid.reduce((mask, link) => mask | (1 << link.index), 0);
+    return this.#ask(question, tried, undefined);
   }
 
   /** The allocation runs of whole blocks, encoded as in the wire protocol. @throws as `read` */

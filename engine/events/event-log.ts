@@ -64,11 +64,18 @@ export class EventLog {
   /** @param options.onEvent  told of each event as it happens, repeated ones too */
   constructor(
     clock: Clock,
-    options: { readonly onEvent?: (event: VolumeEvent) => void; readonly eventsMax?: number } = {},
+    options: {
+      readonly onEvent?: (event: VolumeEvent) => void;
+      readonly eventsMax?: number;
+      /** of earlier engines, oldest first */
+      readonly history?: readonly VolumeEvent[];
+    } = {},
   ) {
     this.#clock = clock;
     this.#onEvent = options.onEvent ?? ((): void => undefined);
     this.#eventsMax = options.eventsMax ?? EVENTS_MAX;
+    this.#events = (options.history ?? []).slice(-this.#eventsMax);
+    this.#seq = this.#events.at(-1)?.seq ?? 0;
   }
 
   /** Oldest first. @param afterSeq  only later ones */

@@ -6,6 +6,7 @@
  * network whatever their speed is. A rate limit, if one is set, holds in both cases.
  */
 import { type Clock, sleep } from '../../common/clock.js';
+import { MIB } from '../../common/units.js';
 
 export interface PacerPolicy {
   /** bytes per second over all members; 0: no limit */
@@ -25,6 +26,15 @@ export const PACER_POLICY: PacerPolicy = {
   busyPieces: 1,
   busyPause: 2,
   busyMs: 50,
+};
+
+/** A scrub is in no hurry. The rate counts what is read on all members together. */
+export const SCRUB_PACER_POLICY: PacerPolicy = {
+  bytesPerSecond: 256 * MIB,
+  idlePieces: 2,
+  busyPieces: 1,
+  busyPause: 4,
+  busyMs: 100,
 };
 
 export interface PacerOptions {

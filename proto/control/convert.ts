@@ -26,7 +26,6 @@ const REPLICAS_MAX = 16384;
 const REGIONS_MAX = VOLUME_SIZE_MAX / REGION_SIZE;
 const ENGINE_ID_MAX = 128;
 const WINDOW_RANGES_MAX = 65536;
-const URIS_MAX = 64;
 const TEXT_MAX = 1024;
 const PATH_MAX = 4096;
 
@@ -102,33 +101,6 @@ function rangeOf(wire: v1.Range.$Properties): m.ByteRange {
   return { offsetBytes, lengthBytes };
 }
 
-function engineReplicaOf(wire: v1.EngineReplicaStatus.$Properties): m.EngineReplicaStatus {
-  return {
-    replicaId: checkName(wire.replicaId ?? '', 'replica id'),
-    address: boundedText(wire.address, TEXT_MAX, 'address'),
-    state: oneOf(wire.state, MEMBER_STATES, 'replica state'),
-    reason: plainText(wire.reason, TEXT_MAX),
-    allocatedBytes: safeNumber(wire.allocatedBytes, 'allocated bytes'),
-    readLatencyMs: finiteNumber(wire.readLatencyMs, 'read latency'),
-    writeLatencyMs: finiteNumber(wire.writeLatencyMs, 'write latency'),
-    inFlight: wire.inFlight ?? 0,
-    local: wire.local ?? false,
-    ...(wire.progress ? { progress: progressOf(wire.progress) } : {}),
-  };
-}
-
-const PHASES = ['connecting', 'listing', 'comparing', 'copying', 'flushing'] as const;
-
-function progressOf(wire: v1.RebuildProgress.$Properties): m.RebuildProgress {
-  return {
-    phase: oneOf(wire.phase, PHASES, 'phase'),
-    doneBytes: safeNumber(wire.doneBytes, 'done bytes'),
-    totalBytes: safeNumber(wire.totalBytes, 'total bytes'),
-    bytesPerSecond: safeNumber(wire.bytesPerSecond, 'rate'),
-    etaMs: safeNumber(wire.etaMs, 'eta'),
-  };
-}
-
 /** One codec per message type that is a request or a reply. */
 export const CODECS = {
   identifyRequest: codec(
@@ -202,23 +174,4 @@ export const CODECS = {
   ),
   deleteReplicaReply: codec(v1.DeleteReplicaReply, (): m.DeleteReplicaReply => ({})),
   ...REGION_CODECS,
-  engineStatusRequest: codec(v1.EngineStatusRequest, (): m.EngineStatusRequest => ({})),
-  engineStatus: codec(
-    v1.EngineStatus,
-    (wire): m.EngineStatus => ({
-      volume: checkName(wire.volume ?? '', 'volume'),
-      sizeBytes: safeNumber(wire.sizeBytes, 'size'),
-      epoch: safeNumber(wire.epoch, 'epoch'),
-      generation: safeNumber(wire.generation, 'generation'),
-      state: oneOf(wire.state, ['healthy', 'degraded', 'faulted'] as const, 'engine state'),
-      reason: plainText(wire.reason, TEXT_MAX),
-      replicas: boundedList(wire.replicas, { max: MEMBERS_MAX, what: 'replicas' }, engineReplicaOf),
-      uris: boundedList(wire.uris, { max: URIS_MAX, what: 'uris' }, (uri) =>
-        boundedText(uri, PATH_MAX, 'uri'),
-      ),
-      engineId: checkToken(wire.engineId ?? '', 'engine id'),
-    }),
-  ),
-  engineStopRequest: codec(v1.EngineStopRequest, (): m.EngineStopRequest => ({})),
-  engineStopReply: codec(v1.EngineStopReply, (): m.EngineStopReply => ({})),
 };

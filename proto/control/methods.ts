@@ -2,6 +2,7 @@
  * from these tables. */
 import type { Codec } from './codec.js';
 import { CODECS } from './convert.js';
+import { ENGINE_CODECS } from './engine-convert.js';
 
 export interface Method<Request, Reply> {
   readonly path: string;
@@ -20,6 +21,7 @@ function method<Request, Reply>(
 const R = '/aurochs.v1.ReplicaControl';
 const E = '/aurochs.v1.EngineControl';
 const C = CODECS;
+const N = ENGINE_CODECS;
 
 export const REPLICA_METHODS = {
   identify: method(`${R}/Identify`, C.identifyRequest, C.identifyReply),
@@ -33,6 +35,10 @@ export const REPLICA_METHODS = {
 };
 
 export const ENGINE_METHODS = {
-  status: method(`${E}/Status`, C.engineStatusRequest, C.engineStatus),
-  stop: method(`${E}/Stop`, C.engineStopRequest, C.engineStopReply),
+  status: method(`${E}/Status`, N.engineStatusRequest, N.engineStatus),
+  stop: method(`${E}/Stop`, N.engineStopRequest, N.engineStopReply),
+  events: method(`${E}/Events`, N.engineEventsRequest, N.engineEventsReply),
+  addReplica: method(`${E}/AddReplica`, N.addReplicaRequest, N.addReplicaReply),
+  removeReplica: method(`${E}/RemoveReplica`, N.removeReplicaRequest, N.removeReplicaReply),
+  scrub: method(`${E}/Scrub`, N.scrubRequest, N.scrubReport),
 };

@@ -285,13 +285,46 @@ describe('control calls', () => {
     proceed();
   });
 
-  it('engine control: status and stop', async () => {
+  it('engine control: every call, with what it carries', async () => {
     let stopped = 0;
+    const asked: unknown[] = [];
+    const event = {
+      ...{ seq: 7, wallMs: 1e12, lastWallMs: 1e12 + 5, count: 2, kind: 'excluded', text: 'why' },
+      ...{
+        replica: 'r-1',
+        code: 'IO_ERROR',
+        errno: 'EIO',
+        generation: 42,
+        bytes: 9,
+        source: 'r-2',
+      },
+    };
+    const report = {
+      ...{ state: 'done' as const, startedMs: 1, finishedMs: 2, provedMs: 3, doneBytes: 4 },
+      ...{ totalBytes: 5, hashedBytes: 6, badBlocks: 7, divergentBlocks: 8, undecidedBlocks: 9 },
+      ...{ lostBlocks: 10, repairedBlocks: 11, nextExtent: 12 },
+    };
     const service = engineControlService({
       status: async () => STATUS,
       stop: async () => {
         stopped += 1;
         return {};
+      },
+      events: async (request) => {
+        asked.push(request);
+        return { events: [event] };
+      },
+      addReplica: async (request) => {
+        asked.push(request);
+        return { replicaId: 'r-new' };
+      },
+      removeReplica: async (request) => {
+        asked.push(request);
+        return {};
+      },
+      scrub: async (request) => {
+        asked.push(request);
+        return report;
       },
     });
     const server = await startServer({ services: [service] });
@@ -300,6 +333,14 @@ describe('control calls', () => {
     expect(await client.status()).toEqual(STATUS);
     expect(await client.stop()).toEqual({});
     expect(stopped).toBe(1);
+    expect(await client.events({ afterSeq: 3 })).toEqual({ events: [event] });
+    expect(await client.addReplica({ address: 'h:1' })).toEqual({ replicaId: 'r-new' });
+    expect(await client.removeReplica({ replicaId: 'r-1' })).toEqual({});
+    expect(await client.scrub({ action: 'start' })).toEqual(report);
+    const sent = [{ afterSeq: 3 }, { address: 'h:1' }, { replicaId: 'r-1' }, { action: 'start' }];
+    expect(asked).toEqual(sent);
+    const wrong = { action: 'begin' as 'start' };
+    await expect(client.scrub(wrong)).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
   });
 });
 
