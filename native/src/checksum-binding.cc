@@ -1,5 +1,5 @@
-// Bindings of crc32c and of the hash of blocks. Sizes are checked here: a wrong one is a RangeError, never a read past the
-// end.
+// Bindings of crc32c and of the hash of blocks. Sizes are checked here: a wrong one is a
+// RangeError, never a read past the end.
 #include <cstring>
 
 #include "addon.h"

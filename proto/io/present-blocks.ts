@@ -47,7 +47,8 @@ export function presentBlocksOf(fields: PresentFields, blocks: number): number {
 }
 
 /** How many blocks are bad in a reply to HASH of `blocks` blocks. The bitmap of present blocks is
- *  at `checksumsStart`, that of bad ones bitmapBytesOf(blocks) behind, the hashes at `payloadStart`.
+ *  at `checksumsStart`, that of bad ones bitmapBytesOf(blocks) behind, the hashes at
+ *  `payloadStart`.
  *  @throws StorageError PROTOCOL_ERROR: the reply is not of that size */
 export function badBlocksOf(fields: PresentFields, blocks: number): number {
   const bitmapBytes = bitmapBytesOf(blocks);

@@ -39,7 +39,8 @@ export interface ScannedReplica {
   tags: RegionTags;
   /** why it cannot be opened */
   damage: string | undefined;
-  /** `map`, `dirtyRegions` and `tags` may differ from the metadata: the replica failed while it was open */
+  /** `map`, `dirtyRegions` and `tags` may differ from the metadata: the replica failed while it was
+   *  open */
   outdated: boolean;
   /** how often it was opened or reopened since the disk was mounted (P7) */
   loads: number;
@@ -72,8 +73,8 @@ export async function scanDisk(kv: Kv, extents: number): Promise<ScannedDisk> {
   return { replicas, sums: found, space, diskRecordSeal };
 }
 
-/** Reads the extents, marks and tags of one replica again; its physical extents stay as the disk has
- *  them.
+/** Reads the extents, marks and tags of one replica again; its physical extents stay as the disk
+ *  has them.
  *  @throws StorageError CORRUPT_METADATA | IO_ERROR */
 export async function rescanReplica(kv: Kv, replica: ScannedReplica): Promise<void> {
   const fresh: ScannedReplica = {
