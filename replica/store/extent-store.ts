@@ -10,15 +10,26 @@ import {
   WIRE_IO_BYTES_MAX,
 } from '../../common/units.js';
 import type { ExtentInfo, ExtentTag, RegionInfo, Tag } from '../../proto/control.js';
-import type { MapRun, ReplicaStore, StoredRead } from '../replica-store.js';
+import type {
+  BlockHashes,
+  MapRun,
+  Replacement,
+  ReplicaStore,
+  SparseRead,
+  StoredRead,
+} from '../replica-store.js';
+import { ExtentHasher } from './extent-hasher.js';
 import { ExtentReader } from './extent-reader.js';
 import { ExtentRecords } from './extent-records.js';
+import { checkReplacement, ExtentReplacer } from './extent-replacer.js';
 import { ExtentTrimmer } from './extent-trimmer.js';
 import { ExtentWriter } from './extent-writer.js';
 import type { BatchBuilder } from './metadata-writer.js';
+import { PieceReader } from './piece-reader.js';
 import { RegionCleaner } from './region-cleaner.js';
 import { RegionLister } from './region-lister.js';
 import { isNoTag } from './region-tags.js';
+import { SparseReader } from './sparse-reader.js';
 import type { StoreContext } from './store-context.js';
 
 export class ExtentStore implements ReplicaStore {
@@ -28,8 +39,11 @@ export class ExtentStore implements ReplicaStore {
   readonly #context: StoreContext;
   readonly #records: ExtentRecords;
   readonly #reader: ExtentReader;
+  readonly #sparse: SparseReader;
+  readonly #hasher: ExtentHasher;
   readonly #writer: ExtentWriter;
   readonly #trimmer: ExtentTrimmer;
+  readonly #replacer: ExtentReplacer;
   readonly #cleaner: RegionCleaner;
   readonly #lister: RegionLister;
 
@@ -43,9 +57,13 @@ export class ExtentStore implements ReplicaStore {
     this.sizeBytes = context.identity.sizeBytes;
     this.#context = context;
     this.#records = new ExtentRecords(context);
-    this.#reader = new ExtentReader(context, this.#records);
+    const pieces = new PieceReader(context, this.#records);
+    this.#reader = new ExtentReader(context, this.#records, pieces);
+    this.#sparse = new SparseReader(context, pieces);
+    this.#hasher = new ExtentHasher(context, pieces);
     this.#writer = new ExtentWriter(context, this.#records);
     this.#trimmer = new ExtentTrimmer(context, this.#records);
+    this.#replacer = new ExtentReplacer(context, this.#records, this.#trimmer);
     this.#cleaner = new RegionCleaner(context, this.#records, inheritedCleaned);
     this.#lister = new RegionLister(context, this.#records);
   }
@@ -68,6 +86,28 @@ export class ExtentStore implements ReplicaStore {
     }
   }
 
+  async readSparse(
+    offsetBytes: number,
+    lengthBytes: number,
+    options?: { raw?: boolean },
+  ): Promise<SparseRead> {
+    this.#context.check();
+    this.#context.checkRange('sparse read', offsetBytes, lengthBytes, WIRE_IO_BYTES_MAX);
+    const blocks = lengthBytes / BLOCK_SIZE;
+    return await this.#sparse.read({ offsetBytes, blocks, raw: options?.raw === true });
+  }
+
+  async hash(
+    offsetBytes: number,
+    lengthBytes: number,
+    options?: { raw?: boolean },
+  ): Promise<BlockHashes> {
+    this.#context.check();
+    this.#context.checkRange('hash', offsetBytes, lengthBytes, WIRE_IO_BYTES_MAX);
+    const blocks = lengthBytes / BLOCK_SIZE;
+    return await this.#hasher.hash({ offsetBytes, blocks, raw: options?.raw === true });
+  }
+
   write(offsetBytes: number, data: AlignedBuffer, checksums: Buffer): Promise<void> {
     try {
       this.#context.check();
@@ -82,6 +122,21 @@ export class ExtentStore implements ReplicaStore {
       return Promise.reject(error);
     }
     return this.#writer.write(offsetBytes, data, checksums);
+  }
+
+  replace(offsetBytes: number, lengthBytes: number, replacement: Replacement): Promise<void> {
+    const extent = Math.floor(offsetBytes / EXTENT_SIZE);
+    const first = (offsetBytes - extent * EXTENT_SIZE) / BLOCK_SIZE;
+    const range = { extent, first, count: lengthBytes / BLOCK_SIZE };
+    try {
+      this.#context.check();
+      this.#context.checkRange('replace', offsetBytes, lengthBytes, EXTENT_SIZE);
+      checkReplacement(range, replacement);
+    } catch (error) {
+      replacement.data?.release();
+      return Promise.reject(error);
+    }
+    return this.#replacer.replace(range, replacement);
   }
 
   async trim(offsetBytes: number, lengthBytes: number): Promise<void> {
