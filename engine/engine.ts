@@ -54,6 +54,7 @@ export class Engine {
   #tenure: Tenure | undefined;
   /** highest epoch that this engine has tried */
   #epoch = 0;
+  #era = 0;
   /** no tenure serves, since when and why */
   #lost: { readonly error: StorageError; readonly sinceMs: number } | undefined;
   #refusing = false;
@@ -158,7 +159,8 @@ export class Engine {
     this.#tenure = tenure;
     for (const warning of plan.warnings) this.events.add('opened', warning);
     await tenure.start();
-    const { epoch, generation, members } = tenure.record;
+    const { epoch, generation, members, era } = tenure.record;
+    this.#era = era;
     const inSync = members.filter((m) => m.state === 'in-sync').length;
     const version = `epoch ${epoch}, generation ${generation}`;
     const text = `${again ? 'serving again' : 'opened'}: ${version}, ${inSync} in-sync members`;
@@ -309,6 +311,11 @@ export class Engine {
       uris,
       engineId: this.engineId,
     };
+  }
+
+  /** Of the volume, the same for the life of the engine; see nbd/description.ts. */
+  get era(): number {
+    return this.#era;
   }
 
   /** True while no tenure serves. */

@@ -10,6 +10,7 @@ import { Engine } from './engine.js';
 import type { EngineConfig } from './engine-config.js';
 import { systemEnvironment } from './engine-environment.js';
 import { EventFile } from './events/event-file.js';
+import { describeExport } from './nbd/description.js';
 import { type NbdAddress, NbdServer, type NbdTls } from './nbd/server.js';
 import { ScrubFile } from './scrub/scrub-file.js';
 
@@ -90,7 +91,13 @@ export async function runEngine(
   let code = 1;
   try {
     const nbd = await NbdServer.listen({
-      exports: [{ name: options.config.volume, volume: engine.volume }],
+      exports: [
+        {
+          name: options.config.volume,
+          volume: engine.volume,
+          description: describeExport(options.config.volume, engine.era),
+        },
+      ],
       address: options.nbd,
       ...(options.nbdTls === undefined ? {} : { tls: options.nbdTls }),
       log,
