@@ -187,8 +187,7 @@ export class Fanout implements FanoutOwner {
   }
 
   missedBy(op: FanoutOp, link: ReplicaLink): void {
-    const { table } = this.#options;
-    table.noteMissedBy(link.replicaId, op.change.offsetBytes, op.changedBytes);
+    this.#options.table.noteMissedBy(link, op.change.offsetBytes, op.changedBytes);
   }
 
   answered(op: FanoutOp): void {
@@ -223,9 +222,10 @@ export class Fanout implements FanoutOwner {
     for (const { link, error } of failures) {
       if (refused && isRefusal(error) && table.isInSync(link)) continue;
       link.break(error);
-      this.missedBy(op, link);
     }
     if (!refused) return;
+    // Whoever took it and has left meanwhile has to undo it, too.
+    table.noteMissed(op.change.offsetBytes, op.changedBytes);
     for (const link of [...table.all]) {
       if (table.isInSync(link) || !op.isOk(link)) continue;
       link.break(new StorageError('ABORTED', 'took a change that the in-sync members refused'));

@@ -82,27 +82,29 @@ export class FakeReplica {
     handlers?.onClose(new StorageError('UNAVAILABLE', `replica ${this.replicaId} was cut off`));
   }
 
+  /** The newest stream is the only one: what comes on an older one is not taken any more. */
   connect(handlers: MessageStreamHandlers): MessageStream {
     this.#handlers = handlers;
+    this.#outbox = [];
     return {
       peer: this.replicaId,
       queuedBytes: 0,
       send: (message) => {
         const bytes = contiguous(message);
         message.done();
-        setImmediate(() => this.#receive(bytes));
+        setImmediate(() => this.#receive(bytes, handlers));
         return true;
       },
       pause: () => undefined,
       resume: () => undefined,
       close: () => {
-        this.#handlers = undefined;
+        if (this.#handlers === handlers) this.#handlers = undefined;
       },
     };
   }
 
-  #receive(bytes: Buffer): void {
-    if (this.#handlers === undefined) return;
+  #receive(bytes: Buffer, from: MessageStreamHandlers): void {
+    if (this.#handlers !== from) return;
     decodeIoBatch(bytes, {
       onHello: () => {
         const hello = { protocolVersion: 1, incarnation: 'i', windowBytes: 1 << 24 };

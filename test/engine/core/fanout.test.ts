@@ -1,0 +1,86 @@
+import { describe, expect, it } from 'vitest';
+import { BLOCK_SIZE } from '../../../common/units.js';
+import { IO_OP } from '../../../proto/io-codec.js';
+import { EngineBed as Bed, fill, outcome, turns } from '../../support/engine-bed.js';
+
+const replica = (bed: Bed, index: number) => {
+  const found = bed.replicas[index];
+  if (found === undefined) throw new Error(`no replica ${index}`);
+  return found;
+};
+
+/** Blocks that a member misses, as offsets. */
+const missedBlocks = (missed: {
+  runs(extent: number): readonly { first: number; count: number }[];
+}) =>
+  missed.runs(0).flatMap(({ first, count }) => Array.from({ length: count }, (_, n) => first + n));
+
+describe('what a member that left has missed', () => {
+  it('F2: what it refused is missed, also when it is back before the others have answered', async () => {
+    const bed = new Bed(3);
+    const [, b, c] = [0, 1, 2].map((n) => replica(bed, n));
+    b?.refuse(IO_OP.WRITE, 'IO_ERROR');
+    c?.hold(true);
+    const write = outcome(bed.write(2 * BLOCK_SIZE, fill(BLOCK_SIZE, 7)));
+    await turns(5);
+    b?.cut();
+    await turns(5);
+    expect(bed.set.roleOf('b')).toBe('out');
+    b?.refuse(IO_OP.WRITE, undefined);
+    const { missed } = bed.attach(1);
+    expect(missedBlocks(missed)).toEqual([2]);
+    c?.hold(false);
+    expect(await write).toBe('ok');
+    expect(bed.set.roleOf('b')).toBe('rebuilding');
+  });
+
+  it('scenario 38: a rebuilding member that took what all refused, and left, has to undo it', async () => {
+    const bed = new Bed(3);
+    replica(bed, 2).cut();
+    await bed.write(0, fill(BLOCK_SIZE, 1));
+    bed.attach(2);
+    await turns(3);
+    replica(bed, 0).refuse(IO_OP.WRITE, 'NO_SPACE');
+    replica(bed, 1).refuse(IO_OP.WRITE, 'NO_SPACE');
+    replica(bed, 1).hold(true);
+    const write = outcome(bed.write(5 * BLOCK_SIZE, fill(BLOCK_SIZE, 9)));
+    await turns(5);
+    expect(replica(bed, 2).bytes[5 * BLOCK_SIZE]).toBe(9);
+    replica(bed, 2).cut();
+    replica(bed, 1).hold(false);
+    expect(await write).toBe('NO_SPACE');
+    expect(bed.set.healthy()).toEqual(['a', 'b']);
+    const { missed } = bed.attach(2);
+    expect(missedBlocks(missed)).toEqual([5]);
+  });
+
+  it('scenario 38: one that took what all refused, left and is back, leaves again', async () => {
+    const bed = new Bed(3);
+    replica(bed, 2).cut();
+    await bed.write(0, fill(BLOCK_SIZE, 1));
+    bed.attach(2);
+    await turns(3);
+    for (const n of [0, 1]) replica(bed, n).refuse(IO_OP.WRITE, 'NO_SPACE');
+    replica(bed, 1).hold(true);
+    const write = outcome(bed.write(5 * BLOCK_SIZE, fill(BLOCK_SIZE, 9)));
+    await turns(5);
+    replica(bed, 2).cut();
+    const again = bed.attach(2);
+    await turns(3);
+    replica(bed, 1).hold(false);
+    expect(await write).toBe('NO_SPACE');
+    expect(again.link.broken?.code).toBe('ABORTED');
+    expect(missedBlocks(bed.attach(2).missed)).toEqual([5]);
+  });
+
+  it('a change that every in-sync member refused excludes nobody and blocks nobody', async () => {
+    const bed = new Bed(2);
+    for (const r of bed.replicas) r.refuse(IO_OP.WRITE, 'NO_SPACE');
+    expect(await outcome(bed.write(0, fill(BLOCK_SIZE, 1)))).toBe('NO_SPACE');
+    for (const r of bed.replicas) r.refuse(IO_OP.WRITE, undefined);
+    await bed.write(BLOCK_SIZE, fill(BLOCK_SIZE, 1));
+    expect(bed.changes).toEqual([]);
+    const id = replica(bed, 0).seen.at(-1)?.id;
+    expect(bed.fanout.ackedThrough).toBe(id);
+  });
+});
