@@ -209,7 +209,22 @@ export class Fanout implements FanoutOwner {
       return;
     }
     if (keeper !== this.#keeper) this.#park(op);
+    else if (this.#isUnasked(op)) this.#askAgain(op);
     else this.#settle(op, this.#verdict(op));
+  }
+
+  /** True of a flush that a member knows nothing of which became in-sync while it ran. (Other
+   *  changes hold their range: who catches up waits for them.) */
+  #isUnasked(op: FanoutOp): boolean {
+    if (op.change.op !== IO_OP.FLUSH) return false;
+    const failures = op.failures ?? [];
+    const { inSync } = this.#options.table;
+    return inSync.some((link) => !op.isOk(link) && failures.every((f) => f.link !== link));
+  }
+
+  #askAgain(op: FanoutOp): void {
+    this.#horizon.settle(op);
+    this.#queue(op);
   }
 
   /** Breaks with whoever is not as the others are. If every in-sync member says that it changed

@@ -84,3 +84,21 @@ describe('what a member that left has missed', () => {
     expect(bed.fanout.ackedThrough).toBe(id);
   });
 });
+
+describe('a flush while members come and go', () => {
+  it('D1: one that became in-sync while the flush ran does not make it fail', async () => {
+    const bed = new Bed(3);
+    replica(bed, 1).cut();
+    await bed.write(0, fill(BLOCK_SIZE, 1));
+    replica(bed, 2).hold(true);
+    const flush = outcome(bed.volume.flush());
+    await turns(5);
+    bed.attach(1);
+    await turns(3);
+    await bed.keeper.promote('b');
+    replica(bed, 2).cut();
+    expect(await flush).toBe('ok');
+    expect(bed.set.healthy()).toEqual(['a', 'b']);
+    expect(replica(bed, 1).seen.at(-1)?.op).toBe(IO_OP.FLUSH);
+  });
+});
