@@ -260,13 +260,13 @@ export class Fanout implements FanoutOwner {
 
   /** Nobody can say yet whether the change is on all members that will be left. */
   #undecided(op: FanoutOp, keeper: MembershipKeeper, error: StorageError): void {
-    const { ended } = keeper;
-    if (ended?.code === 'NO_REPLICA') this.#park(op);
-    else {
-      // Refused to the client; decided when the exclusion is stored, or by the next tenure (N5).
-      this.#settle(op, error);
-      if (ended === undefined) void this.#decideLater(op, keeper);
+    if (keeper !== this.#keeper) {
+      this.#park(op);
+      return;
     }
+    // Refused to the client; decided when the exclusion is stored, or by the next tenure (N5).
+    this.#settle(op, error);
+    if (keeper.ended === undefined) void this.#decideLater(op, keeper);
   }
 
   async #decideLater(op: FanoutOp, keeper: MembershipKeeper): Promise<void> {

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { StorageError } from '../../../common/errors.js';
 import { BLOCK_SIZE } from '../../../common/units.js';
 import { IO_OP } from '../../../proto/io-codec.js';
 import { EngineBed as Bed, fill, outcome, turns } from '../../support/engine-bed.js';
@@ -100,5 +101,24 @@ describe('a flush while members come and go', () => {
     expect(await flush).toBe('ok');
     expect(bed.set.healthy()).toEqual(['a', 'b']);
     expect(replica(bed, 1).seen.at(-1)?.op).toBe(IO_OP.FLUSH);
+  });
+});
+
+describe('when the tenure ends', () => {
+  it('an operation that waits for an exclusion waits for the next tenure (scenario 23)', async () => {
+    const bed = new Bed(2);
+    bed.whenLost = 'wait';
+    bed.storing = new Promise(() => undefined);
+    replica(bed, 1).cut();
+    const write = outcome(bed.write(0, fill(BLOCK_SIZE, 3)));
+    await turns(5);
+    // As when a member fails that the others cannot do without: nobody is left to decide.
+    bed.endTenure(new StorageError('NO_REPLICA', 'the source is lost'));
+    await turns(5);
+    expect(bed.fanout.parked).toBe(1);
+    bed.storing = Promise.resolve();
+    bed.reopen();
+    expect(await write).toBe('ok');
+    bed.expectEqualCopies();
   });
 });
