@@ -278,7 +278,9 @@ export class Fanout implements FanoutOwner {
         if (keeper.ended !== undefined) return;
       }
     }
-    if (keeper === this.#keeper && this.#verdict(op) === undefined) this.#horizon.settle(op);
+    if (keeper !== this.#keeper) return;
+    const error = this.#verdict(op);
+    if (error === undefined || isRefusal(error)) this.#horizon.settle(op);
   }
 
   #settle(op: FanoutOp, error: StorageError | undefined): void {

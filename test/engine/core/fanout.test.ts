@@ -122,3 +122,29 @@ describe('when the tenure ends', () => {
     bed.expectEqualCopies();
   });
 });
+
+describe('an operation that waited too long for an exclusion (N5)', () => {
+  it.each([
+    { name: 'taken by the others', refuse: false },
+    { name: 'refused by the others', refuse: true },
+  ])('$name: is decided once the exclusion is stored, and holds up nothing', async ({ refuse }) => {
+    const bed = new Bed(2, { settleDeadlineMs: 1 });
+    let store = (): void => undefined;
+    bed.storing = new Promise((resolve) => {
+      store = resolve;
+    });
+    replica(bed, 1).hold(true);
+    if (refuse) replica(bed, 0).refuse(IO_OP.WRITE, 'NO_SPACE');
+    const write = outcome(bed.write(0, fill(BLOCK_SIZE, 3)));
+    await turns(5);
+    replica(bed, 1).cut();
+    expect(await write).toBe('DEADLINE');
+    const open = replica(bed, 0).seen.at(-1)?.id ?? 0;
+    expect(bed.fanout.ackedThrough).toBeLessThan(open);
+    replica(bed, 0).refuse(IO_OP.WRITE, undefined);
+    store();
+    await bed.keeper.changed();
+    await turns(5);
+    expect(bed.fanout.ackedThrough).toBe(open);
+  });
+});
