@@ -10,6 +10,8 @@
  *   is sent again there: the callers' range locks are held all the time, so that nothing can come
  *   in between.
  * - Bytes on their way are bounded by the members' window; what does not fit waits in order.
+ * - Nothing is sent to a range in which the members may differ (P5). The volume asks before it
+ *   starts, but what waited since an earlier tenure, or for the window, has passed then.
  * - `ackedThrough` never passes an operation whose outcome is open: the members remember the later
  *   ones (in-flight window).
  */
@@ -18,6 +20,7 @@ import { StorageError, toStorageError } from '../../common/errors.js';
 import { Semaphore } from '../../common/semaphore.js';
 import { type ChecksumBlocks, IO_OP, IoBatchEncoder } from '../../proto/io-codec.js';
 import { AckHorizon } from './ack-horizon.js';
+import type { EqualGate } from './equal-gate.js';
 import { type Change, FanoutOp, type FanoutOwner, isRefusal } from './fanout-op.js';
 import type { LinkTable } from './link-table.js';
 import type { MembershipKeeper } from './membership-keeper.js';
@@ -32,6 +35,7 @@ const TENURES_MAX = 3;
 
 export interface FanoutOptions {
   readonly table: LinkTable;
+  readonly gate: EqualGate;
   readonly clock: Clock;
   readonly endOfTurn: EndOfTurn;
   readonly nextId: () => number;
@@ -130,9 +134,33 @@ export class Fanout implements FanoutOwner {
       op.resolve = resolve;
       op.reject = reject;
     });
-    if (this.#keeper === undefined) this.#park(op);
-    else this.#queue(op);
+    this.#enter(op);
     return promise;
+  }
+
+  /** Sends the operation, once it may go. */
+  #enter(op: FanoutOp): void {
+    const { gate } = this.#options;
+    const { offsetBytes } = op.change;
+    const unequal = gate.active && op.changedBytes > 0;
+    if (this.#keeper === undefined) this.#park(op);
+    else if (unequal) void this.#enterLater(op, gate.pending(offsetBytes, op.changedBytes));
+    else this.#queue(op);
+  }
+
+  async #enterLater(op: FanoutOp, pending: Promise<void> | undefined): Promise<void> {
+    if (pending === undefined) {
+      this.#queue(op);
+      return;
+    }
+    try {
+      await pending;
+    } catch (cause) {
+      this.#settle(op, toStorageError(cause, 'wait until the members are equal'));
+      return;
+    }
+    // Maybe in another tenure.
+    this.#enter(op);
   }
 
   #queue(op: FanoutOp): void {
@@ -319,7 +347,7 @@ export class Fanout implements FanoutOwner {
     this.#horizon.reset();
     const parked = this.#parked;
     this.#parked = [];
-    for (const op of parked) this.#queue(op);
+    for (const op of parked) this.#enter(op);
   }
 
   /** Between tenures: what waits fails with `error`, and so does what comes, until `resume`. */

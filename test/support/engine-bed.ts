@@ -86,7 +86,7 @@ export class EngineBed {
       members: () => (this.set.settled ? table.inSync : undefined),
     });
     this.fanout = new Fanout({
-      ...{ table, clock, endOfTurn: setImmediate, checksumBlocks: crc32cBlocks },
+      ...{ table, gate, clock, endOfTurn: setImmediate, checksumBlocks: crc32cBlocks },
       nextId: this.#nextId,
       windowBytes: 2 * MIB,
       windowRequests: 64,

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { StorageError } from '../../../common/errors.js';
-import { BLOCK_SIZE } from '../../../common/units.js';
+import { BLOCK_SIZE, MIB } from '../../../common/units.js';
+import type { EqualGate } from '../../../engine/core/equal-gate.js';
 import { IO_OP } from '../../../proto/io-codec.js';
 import { EngineBed as Bed, fill, outcome, turns } from '../../support/engine-bed.js';
 
@@ -146,5 +147,97 @@ describe('an operation that waited too long for an exclusion (N5)', () => {
     await bed.keeper.changed();
     await turns(5);
     expect(bed.fanout.ackedThrough).toBe(open);
+  });
+});
+
+/** A gate in the test's hands: nothing passes while it is closed. */
+class ManualGate implements EqualGate {
+  active = false;
+  asked: Array<[offset: number, length: number]> = [];
+  #open: Array<(error: StorageError | undefined) => void> = [];
+
+  pending(offset: number, length: number): Promise<void> | undefined {
+    if (!this.active) return undefined;
+    this.asked.push([offset, length]);
+    return new Promise((resolve, reject) => {
+      this.#open.push((error) => (error === undefined ? resolve() : reject(error)));
+    });
+  }
+
+  touchesRegion(): boolean {
+    return this.active;
+  }
+
+  close(): void {
+    this.active = true;
+    this.asked = [];
+  }
+
+  end(error?: StorageError): void {
+    this.active = false;
+    for (const open of this.#open.splice(0)) open(error);
+  }
+}
+
+describe('P5: a tenure that begins with members that may differ', () => {
+  /** @param bytes  3 MiB are more than the window: one piece has not been sent yet */
+  const lost = async (bytes = 3 * MIB) => {
+    const gate = new ManualGate();
+    const bed = new Bed(2, { gate });
+    bed.whenLost = 'wait';
+    await turns(3);
+    for (const r of bed.replicas) r.hold(true);
+    const write = outcome(bed.write(0, fill(bytes, 3)));
+    await turns(5);
+    for (const r of bed.replicas) r.cut();
+    for (const r of bed.replicas) r.hold(false);
+    await turns(5);
+    gate.close();
+    bed.reopen();
+    for (const r of bed.replicas) r.seen.length = 0;
+    await turns(5);
+    return { bed, gate, write };
+  };
+
+  it('sends what waited for it only once its range is equal', async () => {
+    const { bed, gate, write } = await lost();
+    expect(bed.replicas.map((r) => r.seen)).toEqual([[], []]);
+    const waiting = gate.asked.map(([offset]) => offset).sort((a, b) => a - b);
+    expect(waiting.slice(0, 2)).toEqual([0, MIB]);
+    gate.end();
+    expect(await write).toBe('ok');
+    bed.expectEqualCopies();
+  });
+
+  it('keeps it over one more tenure, and asks again there', async () => {
+    const { bed, gate, write } = await lost();
+    bed.endTenure(new StorageError('NO_REPLICA', 'lost again'));
+    gate.end();
+    await turns(3);
+    expect(bed.fanout.parked).toBeGreaterThan(0);
+    gate.close();
+    bed.reopen();
+    await turns(3);
+    expect(bed.replicas.every((r) => r.seen.length === 0)).toBe(true);
+    expect(gate.asked.length).toBeGreaterThan(0);
+    gate.end();
+    expect(await write).toBe('ok');
+  });
+
+  it('fails what waits when nothing is waited for any more', async () => {
+    const { bed, gate, write } = await lost();
+    bed.endTenure(new StorageError('NO_REPLICA', 'lost again'));
+    const refusal = new StorageError('NO_REPLICA', 'waited long enough');
+    gate.end(refusal);
+    bed.fanout.refuse(refusal);
+    expect(await write).toBe('NO_REPLICA');
+    expect(bed.lock.size).toBe(0);
+  });
+
+  it('a flush waits for no range', async () => {
+    const { bed, gate, write } = await lost(MIB);
+    expect(await outcome(bed.volume.flush())).toBe('ok');
+    gate.end();
+    expect(await write).toBe('ok');
   });
 });
