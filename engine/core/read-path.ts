@@ -183,7 +183,7 @@ export class ReadPath implements PieceOwner {
     if (piece.lastError === undefined || error.code === 'CORRUPT_BLOCK') piece.lastError = error;
     this.#options.onBadCopy(link, error, piece.question.offsetBytes);
     this.#chosen = undefined;
-    if (piece.asked === 0) this.#send(piece);
+    if (piece.asked === 0 && !piece.parked) this.#send(piece);
   }
 
   /** What comes from now on, and what has no answer left to wait for, waits for the next tenure. */
@@ -198,27 +198,33 @@ export class ReadPath implements PieceOwner {
   resume(): void {
     this.#suspended = false;
     this.#refusal = undefined;
-    for (const piece of this.#parked.splice(0)) this.#send(piece);
+    for (const piece of this.#unpark()) this.#send(piece);
   }
 
   /** Between tenures: what waits fails with `error`, and so does what comes, until `resume`. */
   refuse(error: StorageError): void {
     if (!this.#suspended) return;
     this.#refusal = error;
-    for (const piece of this.#parked.splice(0)) piece.fail(error);
+    for (const piece of this.#unpark()) piece.fail(error);
   }
 
   #park(piece: ReadPiece): void {
+    piece.release();
     if (this.#refusal !== undefined) {
-      piece.release();
       piece.fail(this.#refusal);
       return;
     }
-    piece.release();
     piece.done = false;
     piece.hedged = false;
     piece.tried = 0;
+    piece.parked = true;
     this.#parked.push(piece);
+  }
+
+  #unpark(): ReadPiece[] {
+    const pieces = this.#parked.splice(0);
+    for (const piece of pieces) piece.parked = false;
+    return pieces;
   }
 
   #hedgeAfterMs(): number {

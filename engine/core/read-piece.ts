@@ -41,6 +41,8 @@ export class ReadPiece implements PendingOp, ReadResult {
   asked = 0;
   /** a second member was asked because the first is slow */
   hedged = false;
+  /** it waits for a tenure; late answers of the last one mean nothing */
+  parked = false;
   done = false;
   chunks: Buffer[] = [];
   message: IncomingMessage | undefined;

@@ -51,6 +51,8 @@ export class FakeReplica {
   #held = false;
   #refusals = new Map<number, ErrorCode>();
   readonly rotten = new Set<number>();
+  /** answers that somebody holds on to; below zero: given back twice */
+  retained = 0;
   #outbox: Buffer[] = [];
   #handlers: MessageStreamHandlers | undefined;
   #encoder = new IoReplyEncoder();
@@ -222,8 +224,13 @@ export class FakeReplica {
     while (!this.#held && this.#handlers !== undefined) {
       const bytes = this.#outbox.shift();
       if (bytes === undefined) return;
-      const keep = (): void => undefined;
-      this.#handlers.onMessage({ bytes, aligned: false, retain: keep, release: keep });
+      const retain = (): void => {
+        this.retained += 1;
+      };
+      const release = (): void => {
+        this.retained -= 1;
+      };
+      this.#handlers.onMessage({ bytes, aligned: false, retain, release });
     }
   }
 }

@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { StorageError } from '../../../common/errors.js';
 import { BLOCK_SIZE, MIB } from '../../../common/units.js';
-import type { EqualGate } from '../../../engine/core/equal-gate.js';
 import { IO_OP } from '../../../proto/io-codec.js';
 import { EngineBed as Bed, fill, outcome, turns } from '../../support/engine-bed.js';
+import { ManualGate } from '../../support/manual-gate.js';
 
 const replica = (bed: Bed, index: number) => {
   const found = bed.replicas[index];
@@ -150,35 +150,6 @@ describe('an operation that waited too long for an exclusion (N5)', () => {
   });
 });
 
-/** A gate in the test's hands: nothing passes while it is closed. */
-class ManualGate implements EqualGate {
-  active = false;
-  asked: Array<[offset: number, length: number]> = [];
-  #open: Array<(error: StorageError | undefined) => void> = [];
-
-  pending(offset: number, length: number): Promise<void> | undefined {
-    if (!this.active) return undefined;
-    this.asked.push([offset, length]);
-    return new Promise((resolve, reject) => {
-      this.#open.push((error) => (error === undefined ? resolve() : reject(error)));
-    });
-  }
-
-  touchesRegion(): boolean {
-    return this.active;
-  }
-
-  close(): void {
-    this.active = true;
-    this.asked = [];
-  }
-
-  end(error?: StorageError): void {
-    this.active = false;
-    for (const open of this.#open.splice(0)) open(error);
-  }
-}
-
 describe('P5: a tenure that begins with members that may differ', () => {
   /** @param bytes  3 MiB are more than the window: one piece has not been sent yet */
   const lost = async (bytes = 3 * MIB) => {
@@ -204,7 +175,7 @@ describe('P5: a tenure that begins with members that may differ', () => {
     expect(bed.replicas.map((r) => r.seen)).toEqual([[], []]);
     const waiting = gate.asked.map(([offset]) => offset).sort((a, b) => a - b);
     expect(waiting.slice(0, 2)).toEqual([0, MIB]);
-    gate.end();
+    gate.open();
     expect(await write).toBe('ok');
     bed.expectEqualCopies();
   });
@@ -212,7 +183,7 @@ describe('P5: a tenure that begins with members that may differ', () => {
   it('keeps it over one more tenure, and asks again there', async () => {
     const { bed, gate, write } = await lost();
     bed.endTenure(new StorageError('NO_REPLICA', 'lost again'));
-    gate.end();
+    gate.open();
     await turns(3);
     expect(bed.fanout.parked).toBeGreaterThan(0);
     gate.close();
@@ -220,7 +191,7 @@ describe('P5: a tenure that begins with members that may differ', () => {
     await turns(3);
     expect(bed.replicas.every((r) => r.seen.length === 0)).toBe(true);
     expect(gate.asked.length).toBeGreaterThan(0);
-    gate.end();
+    gate.open();
     expect(await write).toBe('ok');
   });
 
@@ -228,7 +199,7 @@ describe('P5: a tenure that begins with members that may differ', () => {
     const { bed, gate, write } = await lost();
     bed.endTenure(new StorageError('NO_REPLICA', 'lost again'));
     const refusal = new StorageError('NO_REPLICA', 'waited long enough');
-    gate.end(refusal);
+    gate.open(refusal);
     bed.fanout.refuse(refusal);
     expect(await write).toBe('NO_REPLICA');
     expect(bed.lock.size).toBe(0);
@@ -237,7 +208,7 @@ describe('P5: a tenure that begins with members that may differ', () => {
   it('a flush waits for no range', async () => {
     const { bed, gate, write } = await lost(MIB);
     expect(await outcome(bed.volume.flush())).toBe('ok');
-    gate.end();
+    gate.open();
     expect(await write).toBe('ok');
   });
 });
