@@ -83,7 +83,7 @@ export class DataPath {
       windowRequests: WINDOW_REQUESTS,
     });
     this.reads = new ReadPath({
-      ...{ table, lease: this.lease, clock, verifyBlocks: crc32cVerify },
+      ...{ table, gate, lease: this.lease, clock, verifyBlocks: crc32cVerify },
       onBadCopy: options.onBadCopy,
     });
     this.repair = new BlockRepair({

@@ -9,14 +9,16 @@
  *   first good answer counts. At most one read in HEDGE_EVERY, so that a slow set does not become
  *   slower.
  * - An answer leaves only while the read lease is held (P13); without it it waits, and the members
- *   are asked to confirm. Between tenures reads wait and are asked again in the next one.
+ *   are asked to confirm. Between tenures reads wait and are asked again in the next one, once their
+ *   range is equal on all members there (P5).
  * - The caller holds the range lock (shared), so that no write runs in the range meanwhile (N1).
  */
 import type { Clock, Timer } from '../../common/clock.js';
-import { StorageError } from '../../common/errors.js';
+import { StorageError, toStorageError } from '../../common/errors.js';
 import { BLOCK_SIZE, WIRE_IO_BYTES_MAX } from '../../common/units.js';
 import { IO_OP, type IoReplyView } from '../../proto/io-codec.js';
 import type { ReadResult } from '../block-volume.js';
+import type { EqualGate } from './equal-gate.js';
 import type { LinkTable } from './link-table.js';
 import type { Settled } from './pending-op.js';
 import { ReadLatency } from './read-latency.js';
@@ -35,6 +37,7 @@ export type VerifyBlocks = (
 
 export interface ReadPathOptions {
   readonly table: LinkTable;
+  readonly gate: EqualGate;
   readonly lease: ReadLease;
   readonly clock: Clock;
   readonly verifyBlocks: VerifyBlocks;
@@ -131,8 +134,31 @@ export class ReadPath implements PieceOwner {
     return new Promise((resolve, reject) => {
       piece.resolve = resolve;
       piece.reject = reject;
-      this.#send(piece);
+      this.#enter(piece);
     });
+  }
+
+  /** Asks, once the range may be read. */
+  #enter(piece: ReadPiece): void {
+    const { gate } = this.#options;
+    const { offsetBytes, lengthBytes } = piece.question;
+    if (!gate.active || this.#suspended) this.#send(piece);
+    else void this.#enterLater(piece, gate.pending(offsetBytes, lengthBytes));
+  }
+
+  async #enterLater(piece: ReadPiece, pending: Promise<void> | undefined): Promise<void> {
+    if (pending === undefined) {
+      this.#send(piece);
+      return;
+    }
+    try {
+      await pending;
+    } catch (cause) {
+      piece.fail(toStorageError(cause, 'wait until the members are equal'));
+      return;
+    }
+    // Maybe in another tenure.
+    this.#enter(piece);
   }
 
   #send(piece: ReadPiece): void {
@@ -198,7 +224,7 @@ export class ReadPath implements PieceOwner {
   resume(): void {
     this.#suspended = false;
     this.#refusal = undefined;
-    for (const piece of this.#unpark()) this.#send(piece);
+    for (const piece of this.#unpark()) this.#enter(piece);
   }
 
   /** Between tenures: what waits fails with `error`, and so does what comes, until `resume`. */

@@ -92,7 +92,7 @@ export class EngineBed {
       windowRequests: 64,
     });
     this.reads = new ReadPath({
-      ...{ table, lease: this.lease, clock, verifyBlocks: crc32cVerify },
+      ...{ table, gate, lease: this.lease, clock, verifyBlocks: crc32cVerify },
       onBadCopy: (link, error) => this.bad.push(`${link.replicaId}:${error.code}`),
     });
     this.volume = this.#makeVolume();

@@ -4,6 +4,7 @@ import { BLOCK_SIZE, MIB } from '../../../common/units.js';
 import { IO_OP } from '../../../proto/io-codec.js';
 import { ManualClock } from '../../common/manual-clock.js';
 import { EngineBed as Bed, fill, outcome, turns } from '../../support/engine-bed.js';
+import { ManualGate } from '../../support/manual-gate.js';
 
 const LEASE_MS = 5_000;
 const lostError = new StorageError('NO_REPLICA', 'all are gone');
@@ -13,9 +14,9 @@ const pings = (bed: Bed): number[] =>
   bed.replicas.map((r) => r.seen.filter((s) => s.op === IO_OP.PING).length);
 
 /** A bed with a clock in the test's hands, and a block of sevens at 0. */
-async function makeBed(count: number) {
+async function makeBed(count: number, gate?: ManualGate) {
   const clock = new ManualClock();
-  const bed = new Bed(count, { clock, leaseMs: LEASE_MS });
+  const bed = new Bed(count, { clock, leaseMs: LEASE_MS, ...(gate === undefined ? {} : { gate }) });
   bed.whenLost = 'wait';
   await bed.write(0, fill(BLOCK_SIZE, 7));
   await turns(3);
@@ -198,6 +199,39 @@ describe('reads between tenures', () => {
     bed.endTenure(lostError);
     expect(bed.reads.waiting).toBe(1);
     bed.reads.refuse(lostError);
+    expect(await read).toBe('NO_REPLICA');
+    expectNothingHeld(bed);
+  });
+
+  it('P5: one that waited is asked only once its range is equal', async () => {
+    const gate = new ManualGate();
+    const { bed } = await makeBed(2, gate);
+    for (const r of bed.replicas) r.cut();
+    const read = bed.read(0, 2 * MIB);
+    await turns(3);
+    gate.close();
+    bed.reopen();
+    for (const r of bed.replicas) r.seen.length = 0;
+    await turns(5);
+    expect(reads(bed)).toEqual([0, 0]);
+    expect(gate.asked).toEqual([
+      [0, MIB],
+      [MIB, MIB],
+    ]);
+    gate.open();
+    expect((await read)[0]).toBe(7);
+    expectNothingHeld(bed);
+  });
+
+  it('P5: one that waits for its range fails when nothing is waited for any more', async () => {
+    const gate = new ManualGate();
+    const { bed } = await makeBed(2, gate);
+    for (const r of bed.replicas) r.cut();
+    const read = outcome(bed.read(0, BLOCK_SIZE));
+    gate.close();
+    bed.reopen();
+    await turns(3);
+    gate.open(lostError);
     expect(await read).toBe('NO_REPLICA');
     expectNothingHeld(bed);
   });
