@@ -130,6 +130,7 @@ export class ReadPath implements PieceOwner {
 
   #ask(question: Question, avoid: number, after: Settled | undefined): Promise<ReadResult> {
     const piece = new ReadPiece(this, question, after);
+    piece.avoid = avoid;
     piece.tried = avoid;
     return new Promise((resolve, reject) => {
       piece.resolve = resolve;
@@ -242,7 +243,7 @@ export class ReadPath implements PieceOwner {
     }
     piece.done = false;
     piece.hedged = false;
-    piece.tried = 0;
+    piece.tried = piece.avoid;
     piece.parked = true;
     this.#parked.push(piece);
   }

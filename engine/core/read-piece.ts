@@ -35,7 +35,9 @@ export interface PieceOwner {
 
 export class ReadPiece implements PendingOp, ReadResult {
   sentMs = 0;
-  /** members that were asked, as bits by link index */
+  /** members that must not be asked, in any tenure, as bits by link index */
+  avoid = 0;
+  /** members that were asked, and those */
   tried = 0;
   /** members whose answer is awaited */
   asked = 0;

@@ -203,6 +203,20 @@ describe('reads between tenures', () => {
     expectNothingHeld(bed);
   });
 
+  it('one that must not come from a member does not come from it in the next tenure', async () => {
+    const { bed } = await makeBed(2);
+    const [avoid] = bed.links;
+    for (const r of bed.replicas) r.cut();
+    const read = bed.reads.readFromOthers(avoid === undefined ? [] : [avoid], 0, BLOCK_SIZE);
+    await turns(3);
+    bed.replicas[0]?.bytes.fill(9, 0, BLOCK_SIZE);
+    bed.reopen();
+    const result = await read;
+    expect(result.chunks[0]?.[0]).toBe(7);
+    result.release();
+    expectNothingHeld(bed);
+  });
+
   it('P5: one that waited is asked only once its range is equal', async () => {
     const gate = new ManualGate();
     const { bed } = await makeBed(2, gate);
