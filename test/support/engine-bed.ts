@@ -1,5 +1,6 @@
 /** The engine's data path over replicas in memory, wired as a tenure wires it, with the membership
  *  in the test's hands. */
+import { pino } from 'pino';
 import { expect } from 'vitest';
 import { type Clock, SystemClock } from '../../common/clock.js';
 import { StorageError } from '../../common/errors.js';
@@ -98,7 +99,7 @@ export class EngineBed {
     this.volume = this.#makeVolume();
     this.cleaner = new RegionCleaner({
       ...{ tracker, lock, table, fanout: this.fanout, clock, gate },
-      log: undefined as never,
+      log: pino({ level: 'silent' }),
       volumeBytes: () => SIZE,
       idleMs: 0,
       intervalMs: 1000,

@@ -30,6 +30,7 @@ export interface SeenRequest {
   readonly id: number;
   readonly offsetBytes: number;
   readonly lengthBytes: number;
+  readonly arg: number;
 }
 
 export type Checksum = (
@@ -122,8 +123,8 @@ export class FakeReplica {
   }
 
   #apply(r: IoRequestView): void {
-    const { op, flags, id, offsetBytes, lengthBytes } = r;
-    this.seen.push({ op, flags, id, offsetBytes, lengthBytes });
+    const { op, flags, id, offsetBytes, lengthBytes, arg } = r;
+    this.seen.push({ op, flags, id, offsetBytes, lengthBytes, arg });
     const refusal = this.#refusals.get(op);
     if (refusal !== undefined) {
       this.#encoder.add(id, statusOf(refusal), { detail: `${this.replicaId} refuses` });
