@@ -90,7 +90,8 @@ export class Equalizer {
   }
 
   /** Resolves when the extents are equal on, and flushed on, every in-sync member. Idempotent.
-   *  @throws StorageError of the member that failed */
+   *  @throws StorageError CORRUPT_BLOCK: no source can read all of them | of the member that failed:
+   *    unless it only refused it has left */
   async equalize(extents: readonly number[]): Promise<void> {
     const ranges = extents.flatMap((extent) => this.#rangeOf(extent));
     await this.equalizeRanges(ranges);
@@ -136,7 +137,7 @@ export class Equalizer {
     const truth = hashes[at];
     if (source === undefined || truth === undefined) {
       const text = `no source can read all blocks of [${range.offsetBytes}, +${range.lengthBytes})`;
-      throw new StorageError('IO_ERROR', text, { ...range });
+      throw new StorageError('CORRUPT_BLOCK', text, { ...range });
     }
     for (const [index, target] of links.entries()) {
       const copy = hashes[index];

@@ -137,7 +137,7 @@ describe('members that cannot do their part', () => {
     const { bed, equalizer } = await makeBed('+l');
     differ(bed, 0, 2);
     bed.replicas[0]?.copy.unreadable.add(0);
-    expect(await outcome(equalizer.equalize([0]))).toBe('IO_ERROR');
+    expect(await outcome(equalizer.equalize([0]))).toBe('CORRUPT_BLOCK');
     expect(bed.replicas[1]?.bytes[0]).toBe(2);
     expect(bed.set.healthy()).toEqual(['a', 'b']);
   });
