@@ -178,8 +178,7 @@ export class CatchUp {
     const { copier } = this.#options;
     const range = this.#extentRange(extent);
     if (range.lengthBytes === 0) return Promise.resolve();
-    if (kind === 'copy') return copier.copy(range);
-    return kind === 'clear' ? copier.clear(range) : copier.compare(range);
+    return kind === 'copy' ? copier.copy(range) : copier.compare(range);
   }
 
   #extentRange(extent: number): ByteRange {

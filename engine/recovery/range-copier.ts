@@ -15,7 +15,6 @@ import type { ReplicaLink } from '../core/replica-link.js';
 import { differingRuns, joinRuns, runRange } from './block-runs.js';
 import {
   type ByteRange,
-  clearRange,
   hashRange,
   type RangeHashes,
   type RangeImage,
@@ -49,11 +48,6 @@ export class RangeCopier {
    *  @throws StorageError why no source could serve, or the target take it */
   copy(range: ByteRange): Promise<void> {
     return this.#locked(range, () => this.#copyLocked(range));
-  }
-
-  /** The range becomes absent, as it is on the sources. */
-  clear(range: ByteRange): Promise<void> {
-    return this.#locked(range, () => clearRange(this.#options.target, range));
   }
 
   /** Copies only what differs: both sides hash their content. */

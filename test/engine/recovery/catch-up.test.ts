@@ -1,0 +1,146 @@
+import { describe, expect, it } from 'vitest';
+import { BLOCK_SIZE, MIB, REGION_SIZE } from '../../../common/units.js';
+import { IO_OP } from '../../../proto/io-codec.js';
+import { CatchUpBed as Bed } from '../../support/catch-up-bed.js';
+import { fill, outcome, turns } from '../../support/engine-bed.js';
+
+const C = 2;
+
+/** Copies of extents that travelled to the member, as first block and number of blocks. */
+const replaced = (bed: Bed): string[] =>
+  bed
+    .at(C)
+    .seen.filter((s) => s.op === IO_OP.REPLACE)
+    .map((s) => `${s.offsetBytes / BLOCK_SIZE}+${s.lengthBytes / BLOCK_SIZE}`);
+
+/** Three equal members with some content, cleaned; then `c` is cut off and excluded. */
+async function degraded(tuning: ConstructorParameters<typeof Bed>[1] = {}): Promise<Bed> {
+  const bed = new Bed(3, tuning);
+  for (const extent of [0, 1, 3]) await bed.write(extent * MIB, fill(8 * BLOCK_SIZE, extent + 1));
+  await bed.cleaner.clean(0);
+  bed.at(C).cut();
+  await bed.keeper.changed();
+  bed.at(C).seen.length = 0;
+  return bed;
+}
+
+async function expectPromoted(bed: Bed): Promise<void> {
+  expect(bed.at(C).seen.at(-1)?.op).toBe(IO_OP.FLUSH);
+  await bed.keeper.promote('c');
+  await turns(3);
+  bed.expectEqualCopies();
+  expect(bed.set.healthy()).toEqual(['a', 'b', 'c']);
+  expect(bed.lock.size).toBe(0);
+}
+
+describe('a member that was away for a while, by what it missed (F2, P6)', () => {
+  it('gets the blocks that it missed and no others, then flushes, and is promoted', async () => {
+    const bed = await degraded();
+    await bed.write(5 * BLOCK_SIZE, fill(2 * BLOCK_SIZE, 9));
+    await bed.write(3 * MIB, fill(BLOCK_SIZE, 8));
+    await bed.catchUp(C);
+    expect(replaced(bed).sort()).toEqual(['5+2', '768+1']);
+    expect(bed.calls).toEqual([]);
+    await expectPromoted(bed);
+  });
+
+  it('nothing missed: only a flush', async () => {
+    const bed = await degraded();
+    await bed.catchUp(C);
+    expect(bed.at(C).seen.map((s) => s.op)).toEqual([IO_OP.FLUSH]);
+    await expectPromoted(bed);
+  });
+
+  it('D3: a member that may have lost more has its dirty regions compared as well', async () => {
+    const bed = await degraded();
+    await bed.write(0, fill(BLOCK_SIZE, 9));
+    bed.at(C).copy.write(7 * BLOCK_SIZE, BLOCK_SIZE, fill(BLOCK_SIZE, 99));
+    await bed.catchUp(C, { suspectRegions: [0] });
+    await expectPromoted(bed);
+  });
+
+  it('R6: a write to a range that is being copied waits, and wins', async () => {
+    const bed = await degraded();
+    await bed.write(0, fill(4 * BLOCK_SIZE, 9));
+    bed.at(C).hold(true);
+    const caughtUp = bed.catchUp(C);
+    await turns(10);
+    const write = bed.write(0, fill(4 * BLOCK_SIZE, 10));
+    await turns(5);
+    expect(bed.at(C).bytes[0]).toBe(9);
+    bed.at(C).hold(false);
+    await Promise.all([caughtUp, write]);
+    expect(bed.at(C).bytes[0]).toBe(10);
+    await expectPromoted(bed);
+  });
+
+  it('what it did not get before it broke off is missed still, and nothing else', async () => {
+    const bed = await degraded();
+    for (const extent of [0, 1, 2, 3]) await bed.write(extent * MIB, fill(BLOCK_SIZE, 9));
+    let copies = 0;
+    bed.at(C).onRequest = ({ op }) => {
+      copies += op === IO_OP.REPLACE ? 1 : 0;
+      if (copies === 2) bed.at(C).cut();
+    };
+    expect(await outcome(bed.catchUp(C))).toBe('UNAVAILABLE');
+    bed.at(C).onRequest = () => undefined;
+    const left = bed.table.away.get('c')?.extentCount ?? 0;
+    expect(left).toBeGreaterThan(0);
+    bed.at(C).seen.length = 0;
+    await bed.catchUp(C);
+    expect(replaced(bed)).toHaveLength(left);
+    await expectPromoted(bed);
+  });
+});
+
+describe('a member of which nothing is known, by dirty regions and tags (P2, P6)', () => {
+  it('visits what is dirty or carries another tag, copies what differs, takes over tags', async () => {
+    const bed = await degraded({ sizeBytes: 3 * REGION_SIZE });
+    await bed.write(REGION_SIZE, fill(BLOCK_SIZE, 5));
+    await bed.cleaner.clean(0);
+    await bed.write(2 * REGION_SIZE, fill(BLOCK_SIZE, 6));
+    await bed.catchUp(C, { forgets: true });
+    const first = (offset: number): number => offset / BLOCK_SIZE;
+    expect(replaced(bed)).toEqual([`${first(REGION_SIZE)}+256`, `${first(2 * REGION_SIZE)}+256`]);
+    const [a, c] = [bed.at(0).copy, bed.at(C).copy];
+    // Region 1 was cleaned on the source: it is now on the member, with the same names.
+    expect(c.regions(1, 1)).toEqual(a.regions(1, 1));
+    expect(c.extents(1)).toEqual(a.extents(1));
+    expect(c.dirtyRegions()).toEqual([2]);
+    await expectPromoted(bed);
+  });
+
+  it('a new member gets every allocated extent and nothing else', async () => {
+    const bed = await degraded();
+    bed.at(C).copy.write(0, bed.sizeBytes, undefined);
+    bed.at(C).copy.clean(0, { epoch: 0, counter: 0 });
+    await bed.catchUp(C, { forgets: true });
+    expect(replaced(bed).sort()).toEqual(['0+256', '256+256', '768+256']);
+    await expectPromoted(bed);
+  });
+
+  it('what only the member has is cleared', async () => {
+    const bed = await degraded();
+    bed.at(C).copy.write(2 * MIB, BLOCK_SIZE, fill(BLOCK_SIZE, 99));
+    await bed.catchUp(C, { forgets: true });
+    expect(bed.at(C).bytes[2 * MIB]).toBe(0);
+    await expectPromoted(bed);
+  });
+
+  it('scenario 65: an extent that is written for the first time between the lists is kept', async () => {
+    const bed = await degraded();
+    bed.at(C).copy.write(0, BLOCK_SIZE, fill(BLOCK_SIZE, 99));
+    let write: Promise<void> | undefined;
+    const written = (): Promise<void> => {
+      write ??= bed.write(2 * MIB, fill(BLOCK_SIZE, 7));
+      return write;
+    };
+    // The source says that the extent is empty, then it is written, then the member says that it
+    // has it.
+    bed.waits.set('a:listExtents', { after: written });
+    bed.waits.set('c:listExtents', { before: written });
+    await bed.catchUp(C, { forgets: true });
+    expect(bed.at(C).bytes[2 * MIB]).toBe(7);
+    await expectPromoted(bed);
+  });
+});
