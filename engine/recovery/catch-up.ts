@@ -45,6 +45,8 @@ export interface CatchUpOptions {
   readonly table: LinkTable;
   /** resolves when every change that was sent before has its outcome */
   readonly whenSettled: () => Promise<void>;
+  /** resolves when the in-sync members are equal among themselves */
+  readonly whenEqual: () => Promise<void>;
   readonly lock: RangeLock;
   readonly copier: RangeCopier;
   readonly pacer: Pacer;
@@ -99,11 +101,14 @@ export class CatchUp {
   }
 
   async #byTags(): Promise<void> {
-    const { progress, volumeBytes } = this.#options;
+    const { progress, volumeBytes, signal } = this.#options;
     progress.phase('listing');
+    // A source that is made equal itself may hold something else then, under the same tags (P10).
+    await this.#options.whenEqual();
     // A change that was under way when the member was attached never goes to it, and may not have
     // marked its region on the source yet.
     await this.#options.whenSettled();
+    signal.throwIfAborted();
     const regions = Math.ceil(volumeBytes() / REGION_SIZE);
     const todo: Array<{ region: number; bytes: number }> = [];
     for (let first = 0; first < regions; first += LIST_REGIONS) {

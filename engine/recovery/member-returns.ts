@@ -253,6 +253,7 @@ export class MemberReturns {
       ...{ missed: state.missed, progress: state.progress, suspectRegions: state.suspect },
       ...{ table, lock, pacer, clock, log, signal },
       whenSettled: () => data.fanout.whenSettled(),
+      whenEqual: () => data.unequal.whenEqual(),
       volumeBytes: () => data.volume.sizeBytes,
     });
   }

@@ -29,6 +29,8 @@ export class CatchUpBed extends EngineBed {
   readonly waits = new Map<string, Partial<Record<'before' | 'after', () => Promise<void>>>>();
   /** bad copies that sources were found to have, as `replica:code:offset` */
   readonly badSources: string[] = [];
+  /** resolves when the in-sync members are equal */
+  whenEqual: () => Promise<void> = () => Promise.resolve();
 
   constructor(count: number, tuning: BedTuning = {}) {
     super(count, tuning);
@@ -73,6 +75,7 @@ export class CatchUpBed extends EngineBed {
       targetTeller: this.tellerOf(target.replicaId),
       tellerOf: (replicaId) => this.tellerOf(replicaId),
       whenSettled: () => this.fanout.whenSettled(),
+      whenEqual: () => this.whenEqual(),
       volumeBytes: () => this.sizeBytes,
     });
   }

@@ -1,8 +1,10 @@
 import { describe, expect, it } from 'vitest';
-import { BLOCK_SIZE, MIB, REGION_SIZE } from '../../../common/units.js';
+import { StorageError } from '../../../common/errors.js';
+import { BLOCK_SIZE, EXTENT_SIZE, MIB, REGION_SIZE } from '../../../common/units.js';
 import { IO_OP } from '../../../proto/io-codec.js';
 import { CatchUpBed as Bed } from '../../support/catch-up-bed.js';
 import { fill, outcome, turns } from '../../support/engine-bed.js';
+import { ManualGate } from '../../support/manual-gate.js';
 
 const C = 2;
 
@@ -142,5 +144,64 @@ describe('a member of which nothing is known, by dirty regions and tags (P2, P6)
     await bed.catchUp(C, { forgets: true });
     expect(bed.at(C).bytes[2 * MIB]).toBe(7);
     await expectPromoted(bed);
+  });
+});
+
+describe('what a catch-up waits for', () => {
+  it('P2: changes that were under way when the member came', async () => {
+    const bed = await degraded();
+    bed.at(1).hold(true);
+    const write = bed.write(2 * MIB, fill(BLOCK_SIZE, 7));
+    await turns(3);
+    const caughtUp = bed.catchUp(C, { forgets: true });
+    await turns(10);
+    expect(bed.calls).toEqual([]);
+    bed.at(1).hold(false);
+    await Promise.all([write, caughtUp]);
+    await expectPromoted(bed);
+  });
+
+  it('R1: the in-sync members are equal first, for that may change what their tags say', async () => {
+    const bed = await degraded();
+    let equal = (): void => undefined;
+    bed.whenEqual = () =>
+      new Promise((resolve) => {
+        equal = resolve;
+      });
+    const caughtUp = bed.catchUp(C, { forgets: true });
+    await turns(10);
+    expect(bed.calls).toEqual([]);
+    bed.at(0).copy.write(0, BLOCK_SIZE, fill(BLOCK_SIZE, 50));
+    bed.at(1).copy.write(0, BLOCK_SIZE, fill(BLOCK_SIZE, 50));
+    equal();
+    await caughtUp;
+    expect(bed.at(C).bytes[0]).toBe(50);
+    await expectPromoted(bed);
+  });
+
+  it('P5: a range in which the in-sync members may differ', async () => {
+    const gate = new ManualGate();
+    const bed = await degraded({ gate });
+    await bed.write(0, fill(BLOCK_SIZE, 9));
+    gate.close();
+    const caughtUp = bed.catchUp(C);
+    await turns(10);
+    expect(replaced(bed)).toEqual([]);
+    expect(gate.asked).toEqual([[0, EXTENT_SIZE]]);
+    gate.open();
+    await caughtUp;
+    await expectPromoted(bed);
+  });
+
+  it('the end of the tenure ends it, and nothing is left locked', async () => {
+    const bed = await degraded();
+    await bed.write(0, fill(BLOCK_SIZE, 9));
+    bed.at(C).hold(true);
+    const caughtUp = outcome(bed.catchUp(C));
+    await turns(10);
+    bed.abort.abort(new StorageError('CLOSED', 'the engine stops'));
+    bed.endTenure(new StorageError('CLOSED', 'the engine stops'));
+    expect(await caughtUp).toBe('CLOSED');
+    expect(bed.lock.size).toBe(0);
   });
 });
