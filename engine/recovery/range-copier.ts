@@ -5,7 +5,9 @@
  * the member as well, are before it or after it, on all members alike (R6). Sources take turns; one
  * that cannot serve a piece is replaced by the next, and only when none can the copy fails.
  */
+import { bitIsSet } from '../../common/bitmap.js';
 import { StorageError, toStorageError } from '../../common/errors.js';
+import { BLOCK_SIZE } from '../../common/units.js';
 import type { EqualGate } from '../core/equal-gate.js';
 import type { LinkTable } from '../core/link-table.js';
 import type { BlockRun } from '../core/missed-writes.js';
@@ -94,15 +96,17 @@ export class RangeCopier {
     const { table, onBadCopy } = this.#options;
     const sources = [...table.inSync];
     this.#turn += 1;
+    // Other pieces take their turns meanwhile: each source is to be asked once.
+    const turn = this.#turn;
     let last: StorageError | undefined;
     for (let n = 0; n < sources.length; n += 1) {
-      const source = sources[(this.#turn + n) % sources.length] as ReplicaLink;
+      const source = sources[(turn + n) % sources.length] as ReplicaLink;
       if (source.broken !== undefined) continue;
       try {
         return await ask(source);
       } catch (cause) {
         const error = toStorageError(cause, `read from replica ${source.replicaId}`);
-        if (source.broken === undefined) onBadCopy(source, error, range.offsetBytes);
+        if (source.broken === undefined) onBadCopy(source, error, badOffset(range, error));
         if (last === undefined || error.code === 'CORRUPT_BLOCK') last = error;
       }
     }
@@ -123,9 +127,17 @@ export class RangeCopier {
   }
 }
 
+/** Where the first bad block is, as far as the source has said it. */
+function badOffset(range: ByteRange, error: StorageError): number {
+  const block = error.details['badBlock'];
+  return range.offsetBytes + (typeof block === 'number' ? block * BLOCK_SIZE : 0);
+}
+
 async function goodHashes(source: ReplicaLink, range: ByteRange): Promise<RangeHashes> {
   const found = await hashRange(source, range, { raw: false });
   if (found.badCount === 0) return found;
   const text = `${found.badCount} blocks at ${range.offsetBytes} are bad`;
-  throw new StorageError('CORRUPT_BLOCK', text, { replica: source.replicaId, ...range });
+  let badBlock = 0;
+  while (!bitIsSet(found.bad, 0, badBlock)) badBlock += 1;
+  throw new StorageError('CORRUPT_BLOCK', text, { replica: source.replicaId, badBlock, ...range });
 }

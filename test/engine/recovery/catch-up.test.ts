@@ -205,3 +205,58 @@ describe('what a catch-up waits for', () => {
     expect(bed.lock.size).toBe(0);
   });
 });
+
+describe('sources and targets that fail (scenarios 43, 64)', () => {
+  it('a source that is gone is replaced by another', async () => {
+    const bed = await degraded();
+    for (const extent of [0, 1, 2, 3]) await bed.write(extent * MIB, fill(BLOCK_SIZE, 9));
+    bed.at(0).onRequest = ({ op }) => {
+      if (op === IO_OP.READ) bed.at(0).cut();
+    };
+    await bed.catchUp(C);
+    bed.replicas.shift();
+    await bed.keeper.promote('c');
+    bed.expectEqualCopies();
+  });
+
+  it.each([
+    { name: 'by what it missed', forgets: false },
+    { name: 'by tags', forgets: true },
+  ])('43: a block that one source cannot serve comes from another ($name)', async ({ forgets }) => {
+    const bed = await degraded();
+    const bad = [0, 1, 2, 3].map((extent) => extent * MIB + 2 * BLOCK_SIZE);
+    for (const at of bad) await bed.write(at - 2 * BLOCK_SIZE, fill(8 * BLOCK_SIZE, 9));
+    for (const at of bad) bed.at(0).rotten.add(at + 100);
+    await bed.catchUp(C, { forgets });
+    // The bad block itself is named, to be mended.
+    expect(bed.badSources.length).toBeGreaterThan(0);
+    const named = bed.badSources.map((text) => Number(text.split(':')[2]));
+    expect(named.filter((at) => !bad.includes(at))).toEqual([]);
+    bed.at(0).rotten.clear();
+    await expectPromoted(bed);
+  });
+
+  it('43: with no source for a block it fails, and is never promoted with a hole', async () => {
+    const bed = await degraded();
+    await bed.write(0, fill(8 * BLOCK_SIZE, 9));
+    for (const n of [0, 1]) bed.at(n).rotten.add(100);
+    expect(await outcome(bed.catchUp(C))).toBe('CORRUPT_BLOCK');
+    expect(bed.set.roleOf('c')).toBe('out');
+    expect(bed.table.away.get('c')?.extentCount).toBe(1);
+    expect(bed.badSources.sort()).toEqual(['a:CORRUPT_BLOCK:0', 'b:CORRUPT_BLOCK:0']);
+  });
+
+  it.each([
+    { name: 'has no space', op: IO_OP.REPLACE, code: 'NO_SPACE' as const },
+    { name: 'cannot flush (D3)', op: IO_OP.FLUSH, code: 'IO_ERROR' as const },
+  ])('a member that $name stays out', async ({ op, code }) => {
+    const bed = await degraded();
+    await bed.write(0, fill(BLOCK_SIZE, 9));
+    bed.at(C).refuse(op, code);
+    expect(await outcome(bed.catchUp(C))).toBe(code);
+    expect(bed.set.healthy()).toEqual(['a', 'b']);
+    bed.at(C).refuse(op, undefined);
+    await bed.catchUp(C);
+    await expectPromoted(bed);
+  });
+});
