@@ -58,6 +58,9 @@ export interface CatchUpOptions {
 }
 
 const LIST_REGIONS = 1024;
+/** A member ends the stream past the payload that it takes, 20 MiB; clients' changes may fill 16 of
+ *  them, and a piece is at most one extent. */
+const PIECES_MAX = 4;
 
 export class CatchUp {
   readonly #options: CatchUpOptions;
@@ -253,7 +256,8 @@ export class CatchUp {
         }
       }
     };
-    await Promise.all(Array.from({ length: this.#options.pacer.policy.idlePieces }, worker));
+    const workers = Math.min(PIECES_MAX, this.#options.pacer.policy.idlePieces);
+    await Promise.all(Array.from({ length: workers }, worker));
     if (failure !== undefined) throw failure;
   }
 }

@@ -259,4 +259,16 @@ describe('sources and targets that fail (scenarios 43, 64)', () => {
     await bed.catchUp(C);
     await expectPromoted(bed);
   });
+
+  it('a member takes at most four pieces at a time: more would pass its window', async () => {
+    const bed = await degraded({ sizeBytes: 12 * MIB });
+    await bed.write(0, fill(12 * MIB, 9));
+    bed.at(C).hold(true);
+    const caughtUp = bed.catchUp(C);
+    await turns(20);
+    expect(replaced(bed)).toHaveLength(4);
+    bed.at(C).hold(false);
+    await caughtUp;
+    await expectPromoted(bed);
+  });
 });
