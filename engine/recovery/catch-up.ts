@@ -14,7 +14,8 @@ import type { Clock } from '../../common/clock.js';
 import { StorageError, toStorageError } from '../../common/errors.js';
 import type { Logger } from '../../common/log.js';
 import { BLOCK_SIZE, EXTENT_SIZE, REGION_SIZE } from '../../common/units.js';
-import type { RegionInfo, ReplicaControl, Tag } from '../../proto/control.js';
+import type { CleanRegionRequest, RegionInfo, ReplicaControl, Tag } from '../../proto/control.js';
+import { isRefusal } from '../core/fanout-op.js';
 import type { LinkTable } from '../core/link-table.js';
 import type { MissedWrites } from '../core/missed-writes.js';
 import type { RangeLock } from '../core/range-lock.js';
@@ -199,10 +200,10 @@ export class CatchUp {
   }
 
   /** The region is equal now. Where it is clean on the source, the member takes over its tags;
-   *  where it is not, it stays dirty on both until the engine cleans it. Never fails the catch-up:
-   *  without it only a later one has more to compare. */
+   *  where it is not, it stays dirty on both until the engine cleans it. What is not taken over
+   *  fails nothing: only a later catch-up has more to compare. */
   async #adopt(region: number, teller: RegionTeller): Promise<void> {
-    const { lock, log, volumeBytes, targetTeller } = this.#options;
+    const { lock, log, volumeBytes } = this.#options;
     try {
       if (!(await this.#isClean(region, teller))) return;
       const start = region * REGION_SIZE;
@@ -216,14 +217,27 @@ export class CatchUp {
         const extentTags = extents
           .filter((extent) => extent.allocated)
           .map(({ number, tag: own }) => ({ extent: number, tag: own }));
-        const clean = { ...this.#ask(targetTeller), region, tag, extentTags };
-        await targetTeller.control.cleanRegion(clean);
+        await this.#cleanAs({ region, tag, extentTags });
       } finally {
         lock.unlock(hold);
       }
     } catch (cause) {
       const { code, message } = toStorageError(cause, 'adopt tags');
       log.debug({ region, code }, `tags are not taken over: ${message}`);
+    }
+  }
+
+  /** P2: the member may still clean when its answer is late, and a write would have come before it.
+   *  It is given up then, so that no write does. */
+  async #cleanAs(names: Pick<CleanRegionRequest, 'region' | 'tag' | 'extentTags'>): Promise<void> {
+    const { target, targetTeller } = this.#options;
+    if (target.broken !== undefined) throw target.broken;
+    try {
+      await targetTeller.control.cleanRegion({ ...this.#ask(targetTeller), ...names });
+    } catch (cause) {
+      const error = toStorageError(cause, 'take over tags');
+      if (!isRefusal(error)) target.break(error);
+      throw error;
     }
   }
 

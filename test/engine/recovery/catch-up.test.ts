@@ -272,3 +272,70 @@ describe('sources and targets that fail (scenarios 43, 64)', () => {
     await expectPromoted(bed);
   });
 });
+
+describe('tags are taken over only where they are true (P2)', () => {
+  const adopt = async (spoil: (bed: Bed) => Promise<void> | void): Promise<Bed> => {
+    const bed = await degraded();
+    bed.at(C).copy.write(0, BLOCK_SIZE, fill(BLOCK_SIZE, 99));
+    bed.waits.set('c:cleanRegion', { before: async () => await spoil(bed) });
+    return bed;
+  };
+
+  it('a write to the region waits until its tags are there', async () => {
+    let write: Promise<void> | undefined;
+    let written = false;
+    const bed = await adopt(async (b) => {
+      write = b.write(0, fill(BLOCK_SIZE, 7)).then(() => {
+        written = true;
+      });
+      await turns(10);
+      expect(written).toBe(false);
+    });
+    await bed.catchUp(C, { forgets: true });
+    await write;
+    expect(bed.at(C).copy.dirtyRegions()).toEqual([0]);
+    await expectPromoted(bed);
+  });
+
+  it('a region that is dirty on the source gives none', async () => {
+    const bed = await adopt(() => undefined);
+    await bed.write(0, fill(BLOCK_SIZE, 7));
+    await bed.catchUp(C, { forgets: true });
+    expect(bed.calls).not.toContain('c:cleanRegion');
+    await expectPromoted(bed);
+  });
+
+  it('a member that holds other extents takes none, and catches up all the same', async () => {
+    const bed = await adopt((b) => {
+      b.at(C).copy.cleanAs = () => {
+        throw new StorageError('CONFLICT', 'other extents are here');
+      };
+    });
+    await bed.catchUp(C, { forgets: true });
+    expect(bed.at(C).copy.dirtyRegions()).toEqual([0]);
+    await expectPromoted(bed);
+  });
+
+  it('a member whose answer is missing starts anew: it might take them later, over a write', async () => {
+    const bed = await adopt(() => {
+      throw new StorageError('DEADLINE', 'no answer');
+    });
+    expect(await outcome(bed.catchUp(C, { forgets: true }))).toBe('DEADLINE');
+    expect(bed.set.roleOf('c')).toBe('out');
+  });
+
+  it('a member that is gone takes none', async () => {
+    const bed = await degraded();
+    bed.at(C).copy.write(0, BLOCK_SIZE, fill(BLOCK_SIZE, 99));
+    let asked = 0;
+    bed.waits.set('a:listRegions', {
+      after: async () => {
+        asked += 1;
+        if (asked === 3) bed.at(C).cut();
+      },
+    });
+    expect(await outcome(bed.catchUp(C, { forgets: true }))).toBe('UNAVAILABLE');
+    expect(asked).toBe(3);
+    expect(bed.calls).not.toContain('c:cleanRegion');
+  });
+});
