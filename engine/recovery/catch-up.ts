@@ -159,6 +159,10 @@ export class CatchUp {
     throw new StorageError('NO_REPLICA', 'no in-sync replica can be asked');
   }
 
+  #isInSync({ replicaId }: RegionTeller): boolean {
+    return this.#options.table.inSync.some((link) => link.replicaId === replicaId);
+  }
+
   /** @param bytes  what the progress counts for the region */
   async #visit(region: number, bytes: number): Promise<void> {
     const { targetTeller, progress, signal } = this.#options;
@@ -217,6 +221,8 @@ export class CatchUp {
         const extentTags = extents
           .filter((extent) => extent.allocated)
           .map(({ number, tag: own }) => ({ extent: number, tag: own }));
+        // One that has left has missed what the member has, and calls it by the old names.
+        if (!this.#isInSync(teller)) return;
         await this.#cleanAs({ region, tag, extentTags });
       } finally {
         lock.unlock(hold);

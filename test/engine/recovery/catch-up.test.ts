@@ -338,4 +338,22 @@ describe('tags are taken over only where they are true (P2)', () => {
     expect(asked).toBe(3);
     expect(bed.calls).not.toContain('c:cleanRegion');
   });
+
+  it('a source that has left says nothing any more: it has missed what the member has', async () => {
+    const bed = await degraded();
+    bed.at(C).copy.write(0, BLOCK_SIZE, fill(BLOCK_SIZE, 99));
+    let asked = 0;
+    bed.waits.set('a:listRegions', {
+      before: async () => {
+        asked += 1;
+        if (asked !== 2) return;
+        bed.at(0).cut();
+        await bed.write(0, fill(BLOCK_SIZE, 7));
+      },
+    });
+    await bed.catchUp(C, { forgets: true });
+    expect(bed.at(C).bytes[0]).toBe(7);
+    expect(bed.at(0).copy.dirtyRegions()).toEqual([]);
+    expect(bed.calls).not.toContain('c:cleanRegion');
+  });
 });
