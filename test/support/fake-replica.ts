@@ -74,12 +74,16 @@ export class FakeReplica {
   admit: AdmitHello = () => undefined;
   /** told before a request is applied */
   onRequest: (request: SeenRequest) => void = () => undefined;
+  /** what is sent to it does not arrive, though the connection stands (scenario 25) */
+  deaf = false;
   /** answers that somebody holds on to; below zero: given back twice */
   retained = 0;
   /** batches arrive and are applied, answers wait until false again */
   #held = false;
   #refusals = new Map<number, ErrorCode>();
   #outbox: Buffer[] = [];
+  #stalled = false;
+  #inbox: Array<() => void> = [];
   #handlers: MessageStreamHandlers | undefined;
   #encoder = new IoReplyEncoder();
 
@@ -114,6 +118,12 @@ export class FakeReplica {
     if (!held) this.#deliver();
   }
 
+  /** Stopped: what is sent to it arrives when it goes on (scenario 15). */
+  stall(stalled: boolean): void {
+    this.#stalled = stalled;
+    if (!stalled) for (const receive of this.#inbox.splice(0)) receive();
+  }
+
   /** The connection breaks: nothing more arrives on either side. */
   cut(error?: StorageError): void {
     const handlers = this.#handlers;
@@ -145,7 +155,11 @@ export class FakeReplica {
   }
 
   #receive(bytes: Buffer, from: MessageStreamHandlers): void {
-    if (this.#handlers !== from) return;
+    if (this.#handlers !== from || this.deaf) return;
+    if (this.#stalled) {
+      this.#inbox.push(() => this.#receive(bytes, from));
+      return;
+    }
     decodeIoBatch(bytes, {
       onHello: (hello) => this.#onHello(hello),
       onAckedThrough: (id) => {
