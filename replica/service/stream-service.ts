@@ -11,9 +11,9 @@ import { type Attachment, DataSession } from './data-session.js';
 import type { ReplicaDirectory } from './replica-directory.js';
 import type { ServiceMetrics } from './service-metrics.js';
 
-/** Advertised to engines: an engine fills 16 MiB with clients' writes, repairs of single blocks
- *  come on top. */
-export const WINDOW_BYTES = 20 * MIB;
+/** Advertised to engines: an engine fills 16 MiB with clients' writes; what a catch-up copies and
+ *  repairs of single blocks come on top. */
+export const WINDOW_BYTES = 24 * MIB;
 export const WINDOW_REQUESTS = 4096;
 
 export interface StreamServiceOptions {
