@@ -120,6 +120,7 @@ export async function createFixture(
       requestsInFlight: () => 0,
     }),
     clock,
+    endOfTurn: (callback) => void setImmediate(callback),
     log,
     streamsMax: options.streamsMax ?? 64,
     ...(options.windowBytes === undefined ? {} : { windowBytes: options.windowBytes }),
