@@ -48,8 +48,8 @@ export interface MountOptions {
   readonly openDevice: (path: string) => Promise<BlockDevice>;
   readonly openKv: OpenKv;
   readonly randomBytes: (lengthBytes: number) => Buffer;
-  /** `reuse`: it must be formatted; `inspect`: likewise, and nothing is changed. Default `use`: what
-   *  is missing is made, what is provably empty is formatted. */
+  /** `reuse`: it must be formatted; `inspect`: likewise, and nothing is changed. Default `use`:
+   *  what is missing is made, what is provably empty is formatted. */
   readonly purpose?: 'use' | 'reuse' | 'inspect';
   /** Any other disk is refused. */
   readonly diskId?: string;

@@ -3,7 +3,8 @@
  * (scenarios 44, 54).
  *
  * Invariants:
- * - At most one opening is under way, and the disk before it is closed by then: locks are exclusive.
+ * - At most one opening is under way, and the disk before it is closed by then: locks are
+ *   exclusive.
  * - A try never makes or formats anything, and takes only the disk that was there before, if one
  *   was; it passes the same checks as at start.
  * - Each opening after the first one that served is another incarnation (P7). If a flush had failed

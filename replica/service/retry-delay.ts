@@ -1,5 +1,5 @@
-/** How long to wait before a disk that failed or was refused is tried again: twice as long each time,
- *  and from the start once it has served for long enough. */
+/** How long to wait before a disk that failed or was refused is tried again: twice as long each
+ *  time, and from the start once it has served for long enough. */
 
 export const RETRY_MS_MIN = 5_000;
 export const RETRY_MS_MAX = 5 * 60_000;

@@ -45,7 +45,7 @@ async function codeOf(work: Promise<unknown>): Promise<string> {
 }
 
 describe('D3: a failed flush', () => {
-  it('42: fails every replica of the disk, until the disk is opened again', async () => {
+  it('scenario 42: fails every replica of the disk, until the disk is opened again', async () => {
     await failedFlush();
     const [info] = bed.disks.info();
     expect(info).toMatchObject({ state: 'failed' });
@@ -114,7 +114,7 @@ describe('D3: a failed flush', () => {
     expect((await bed.home.notes())[0]?.lostWrites).toBeUndefined();
   });
 
-  it('39: a metadata batch that fails loses nothing, unless it was to be synced', async () => {
+  it('scenario 39: a failed metadata batch loses nothing, unless it was to be synced', async () => {
     for (const synced of [false, true]) {
       bed = new DiskBed();
       await bed.start();
@@ -203,7 +203,7 @@ describe('P7: a disk that was opened again', () => {
     expect(await codeOf(bed.open('v1', 3))).toBe('OK');
   });
 
-  it('44: the replicas of another disk are not touched', async () => {
+  it('scenario 44: the replicas of another disk are not touched', async () => {
     bed = new DiskBed(['/dev/a', '/dev/b']);
     await bed.start();
     await bed.open('v1');
@@ -222,8 +222,8 @@ describe('P7: a disk that was opened again', () => {
   });
 });
 
-describe('44: a disk that is away', () => {
-  it('is tried again more and more slowly, shown as failed, and serves when it is back', async () => {
+describe('scenario 44: a disk that is away', () => {
+  it('is tried ever more slowly, shown as failed, and serves when it is back', async () => {
     await failedFlush();
     bed.away.add('/dev/a');
     const tries = (): number => bed.openings.length;
@@ -269,7 +269,7 @@ describe('44: a disk that is away', () => {
     await expect(bed.start()).rejects.toMatchObject({ code: 'NOT_FOUND' });
   });
 
-  it('54: what comes instead is refused and never formatted', async () => {
+  it('scenario 54: what comes instead is refused and never formatted', async () => {
     bed = new DiskBed(['/dev/a', '/dev/b']);
     await bed.start();
     await bed.open('v1');
@@ -293,7 +293,7 @@ describe('44: a disk that is away', () => {
     expect(bed.disks.info()[0]).toMatchObject({ state: 'ready' });
   });
 
-  it('54: another disk of the same daemon in its place is refused, and left as it is', async () => {
+  it('scenario 54: another disk of the same daemon in its place is refused', async () => {
     bed = new DiskBed(['/dev/a', '/dev/b']);
     await bed.start();
     await bed.open('v1');

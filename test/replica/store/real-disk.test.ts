@@ -158,7 +158,7 @@ for (const place of places) {
   });
 }
 
-describe('44: a file disk whose flush failed', () => {
+describe('scenario 44: a file disk whose flush failed', () => {
   it('is opened again in the same process, with its locks and its metadata', async () => {
     const path = join(directory, 'disk.img');
     const clock = new HandClock();

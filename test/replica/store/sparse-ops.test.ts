@@ -78,7 +78,7 @@ describe('blocks that are not as written', () => {
     expect(raw).toEqual(hashes.map((hashed) => ({ ...hashed, bad: false })));
   });
 
-  it('43: blocks that the device cannot read are bad, their hash is zero', async () => {
+  it('scenario 43: blocks that the device cannot read are bad, their hash is zero', async () => {
     const { on, place } = await rotten();
     const unreadable = { offsetBytes: place + 6 * BLOCK_SIZE, lengthBytes: 2 * BLOCK_SIZE };
     for (const raw of [false, true]) {
@@ -189,7 +189,7 @@ describe('invariants of a replace', () => {
 });
 
 describe('a replace that cannot be done', () => {
-  it('37: NO_SPACE changes nothing', async () => {
+  it('scenario 37: NO_SPACE changes nothing', async () => {
     const on = await open({ diskBytes: 9 * MIB });
     for (let n = 0; n < 8; n += 1) await bed.write(n * 256, stamped(n + 1, 1));
     const full = replace(on, 9 * 256, [stamped(50, 1), undefined, stamped(51, 1)]);
