@@ -110,29 +110,35 @@ export class DiskSlot implements DiskPlace {
 
   /** @param change  what is not as at start */
   async #open(change: Pick<Opening, 'reuse' | 'diskId' | 'lostWrites'>): Promise<void> {
-    const { spec, incarnation, openDisk, clock, log } = this.#options;
+    const { spec, incarnation, openDisk, log } = this.#options;
     const { path, sizeBytes } = spec;
+    let disk: Disk;
     try {
-      const disk = await openDisk({
+      disk = await openDisk({
         path,
         ...(sizeBytes === undefined ? {} : { sizeBytes }),
         incarnation: this.#openings === 0 ? incarnation : `${incarnation}.${this.#openings}`,
         ...change,
         onFailed: () => this.#schedule(),
       });
-      this.#disk = disk;
-      this.#refusal = undefined;
-      this.#openings += 1;
-      this.#openedMs = clock.nowMs();
-      const { id, usedBytes } = disk;
-      const fact = { disk: id, path, sizeBytes: disk.sizeBytes, usedBytes };
-      log.info({ ...fact, openings: this.#openings }, 'disk serves');
-      if (!this.#closing) this.#onOpened?.(this);
     } catch (cause) {
       this.#refusal = toStorageError(cause, `disk ${path}`);
       const { code, message, details } = this.#refusal;
       log.error({ path, code, error: message, hint: details.hint }, 'disk refused');
+      return;
     }
+    this.#serve(disk);
+  }
+
+  #serve(disk: Disk): void {
+    const { clock, log } = this.#options;
+    this.#disk = disk;
+    this.#refusal = undefined;
+    this.#openings += 1;
+    this.#openedMs = clock.nowMs();
+    const { id, path, sizeBytes, usedBytes } = disk;
+    log.info({ disk: id, path, sizeBytes, usedBytes, openings: this.#openings }, 'disk serves');
+    if (!this.#closing) this.#onOpened?.(this);
   }
 
   #schedule(): void {

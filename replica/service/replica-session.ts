@@ -108,6 +108,7 @@ export class ReplicaSession {
       await this.#fence(new StorageError('STALE_EPOCH', text));
       const handle = await this.#load(failed !== undefined);
       await handle.setEpoch(tenure.epoch, tenure.engineId);
+      if (handle !== this.#handle) throw this.#diskChanged();
       if (tenure.epoch > this.#streamsEpoch) this.#beginEpoch(tenure.epoch);
       this.#state.persisted(tenure);
       this.#log.info({ ...tenure, epochBefore, failedBefore: failed }, 'replica opened');
@@ -223,11 +224,14 @@ export class ReplicaSession {
     }
     const { disk } = this.place;
     const handle = await disk.openReplica(this.volume);
-    if (disk !== this.place.disk) {
-      throw new StorageError('UNAVAILABLE', `the disk of volume ${this.volume} failed meanwhile`);
-    }
+    if (disk !== this.place.disk) throw this.#diskChanged();
     this.#handle = handle;
     return handle;
+  }
+
+  #diskChanged(): StorageError {
+    const text = `the disk of volume ${this.volume} failed meanwhile`;
+    return new StorageError('UNAVAILABLE', text, { volume: this.volume });
   }
 
   #openReply(handle: ReplicaHandle): OpenReplicaReply {
