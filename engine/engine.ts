@@ -4,25 +4,19 @@
  *
  * Everything here is wiring; the decisions are in `core/` and `standalone/open-plan.ts`.
  */
-import { randomBytes } from 'node:crypto';
-import { networkInterfaces } from 'node:os';
 import type { BufferPool } from '../common/block-device.js';
-import type { Clock, Timer } from '../common/clock.js';
+import type { Timer } from '../common/clock.js';
 import { StorageError } from '../common/errors.js';
 import { Gate } from '../common/gate.js';
-import type { Logger } from '../common/log.js';
-import type { Registry } from '../common/metrics.js';
 import { MIB } from '../common/units.js';
-import { crc32cBlocks, crc32cVerify, createBufferPool } from '../native/index.js';
+import { crc32cBlocks, crc32cVerify } from '../native/index.js';
 import type { EngineReplicaStatus, EngineStatus } from '../proto/control.js';
 import { PROTOCOL_VERSION } from '../proto/io-codec.js';
-import { connectIo } from '../proto/transport.js';
 import { BlockRepair } from './core/block-repair.js';
 import { DirtyTracker } from './core/dirty-tracker.js';
 import { Fanout } from './core/fanout.js';
 import { MapReader } from './core/map-reader.js';
 import { MembershipKeeper } from './core/membership-keeper.js';
-import type { EndOfTurn } from './core/pending-op.js';
 import { RangeLock } from './core/range-lock.js';
 import { ReadPath } from './core/read-path.js';
 import { RegionCleaner } from './core/region-cleaner.js';
@@ -30,6 +24,7 @@ import { ReplicaLink } from './core/replica-link.js';
 import { ReplicaSet } from './core/replica-set.js';
 import { EngineVolume } from './core/volume.js';
 import type { EngineConfig } from './engine-config.js';
+import type { EngineEnvironment } from './engine-environment.js';
 import {
   addEngineGauges,
   createEngineCounters,
@@ -45,12 +40,9 @@ import {
 } from './standalone/open-volume.js';
 import { ReplicaAuthority } from './standalone/replica-authority.js';
 
-export interface EngineEnvironment {
-  readonly clock: Clock;
-  readonly log: Logger;
-  readonly registry: Registry;
+export interface EngineEvents {
   /** No in-sync member is left: nothing can be served any more. Called once. */
-  readonly onFaulted: (reason: string) => void;
+  onFaulted(reason: string): void;
 }
 
 /** Messages that arrive in pieces are put together here; past it ordinary memory is used. */
@@ -60,23 +52,12 @@ const TICK_MS = 1_000;
 const STALL_MS = 3 * TICK_MS;
 const LAST_MEMBER_PATIENCE = 4;
 
-const endOfTurn: EndOfTurn = (callback) => {
-  setImmediate(callback);
-};
-
-/** True if the address is a unix socket or one of this host's own. */
-export function isLocalAddress(address: string): boolean {
-  if (address.startsWith('unix:')) return true;
-  const host = address.slice(0, address.lastIndexOf(':')).replace(/^\[|\]$/g, '');
-  if (host === 'localhost' || host.startsWith('127.') || host === '::1') return true;
-  return Object.values(networkInterfaces()).some((list) => list?.some((i) => i.address === host));
-}
-
 export class Engine {
   readonly engineId: string;
   readonly volume: EngineVolume;
   readonly #config: EngineConfig;
   readonly #environment: EngineEnvironment;
+  readonly #events: EngineEvents;
   readonly #counters: EngineCounters;
   readonly #members: readonly OpenedMember[];
   readonly #links: ReplicaLink[] = [];
@@ -100,10 +81,14 @@ export class Engine {
 
   /** Opens (or creates) the volume; resolves when it may serve: fenced, recovered, recorded.
    *  @throws StorageError why it may not be opened, see planOpen */
-  static async start(config: EngineConfig, environment: EngineEnvironment): Promise<Engine> {
-    const engineId = `e-${randomBytes(6).toString('hex')}`;
-    const opened = await openMembers(config, engineId, environment.log);
-    const engine = new Engine(config, environment, engineId, opened);
+  static async start(
+    config: EngineConfig,
+    environment: EngineEnvironment,
+    events: EngineEvents,
+  ): Promise<Engine> {
+    const engineId = environment.randomId('e');
+    const opened = await openMembers(config, engineId, environment);
+    const engine = new Engine(config, environment, events, engineId, opened);
     try {
       await engine.#connect(opened);
     } catch (error) {
@@ -116,14 +101,16 @@ export class Engine {
   private constructor(
     config: EngineConfig,
     environment: EngineEnvironment,
+    events: EngineEvents,
     engineId: string,
     opened: OpenedVolume,
   ) {
     this.#config = config;
     this.#environment = environment;
+    this.#events = events;
     this.engineId = engineId;
     this.#members = opened.members;
-    this.#pool = createBufferPool({ limitBytes: RECEIVE_POOL_BYTES });
+    this.#pool = environment.createPool(RECEIVE_POOL_BYTES);
     this.#counters = createEngineCounters(environment.registry);
     this.#set = new ReplicaSet(opened.plan.record);
     const controls = new Map(opened.members.map((m) => [m.replicaId, m.control]));
@@ -145,7 +132,7 @@ export class Engine {
   }
 
   #build(sizeBytes: number): EngineVolume {
-    const { clock, log, registry } = this.#environment;
+    const { clock, log, registry, endOfTurn } = this.#environment;
     const { tuning, volume: name } = this.#config;
     const lock = new RangeLock();
     const links = (): readonly ReplicaLink[] => this.#links;
@@ -225,14 +212,14 @@ export class Engine {
   }
 
   async #link(member: OpenedMember, index: number): Promise<ReplicaLink> {
-    const { clock } = this.#environment;
-    const { tuning, tls } = this.#config;
+    const { clock, endOfTurn, network } = this.#environment;
+    const { tuning } = this.#config;
     const { replicaId, address } = member;
     const link = new ReplicaLink({
       index,
       replicaId,
       address,
-      local: isLocalAddress(address),
+      local: network.isLocal(address),
       clock,
       endOfTurn,
       nextId: () => this.#drawId(),
@@ -242,16 +229,14 @@ export class Engine {
       keepaliveMs: tuning.keepaliveMs,
       onBroken: (broken, error) => this.#onBroken(broken, error),
     });
-    const stream = await connectIo({
+    const stream = await network.connectIo({
       address,
-      tls,
       acquire: (lengthBytes) => this.#pool.acquire(lengthBytes),
       handlers: {
         onMessage: (message) => link.onMessage(message),
         onDrain: () => undefined,
         onClose: (error) => link.onClose(error),
       },
-      clock,
       deadlineMs: tuning.controlDeadlineMs,
     });
     const reply = await link.attach(stream, {
@@ -287,7 +272,7 @@ export class Engine {
     if (this.#faultedReason !== undefined) return;
     this.#faultedReason = reason;
     this.#environment.log.fatal({ volume: this.#config.volume, reason }, 'volume faulted');
-    this.#environment.onFaulted(reason);
+    this.#events.onFaulted(reason);
   }
 
   #onBadCopy(link: ReplicaLink, error: StorageError, offsetBytes: number): void {

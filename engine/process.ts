@@ -8,6 +8,7 @@ import { listenTransport, type TransportListener } from '../proto/transport.js';
 import { attachDevice, detachDevice } from './device/device-frontend.js';
 import { Engine } from './engine.js';
 import type { EngineConfig } from './engine-config.js';
+import { systemEnvironment } from './engine-environment.js';
 import { type NbdAddress, NbdServer, type NbdTls } from './nbd/server.js';
 
 export interface EngineProcessOptions {
@@ -68,7 +69,8 @@ export async function runEngine(
   stop.onSignals(log);
   const registry = createRegistry('engine');
   const onFaulted = (): void => stop.ask(true);
-  const engine = await Engine.start(options.config, { clock, log, registry, onFaulted });
+  const world = systemEnvironment({ clock, log, registry, tls: options.config.tls });
+  const engine = await Engine.start(options.config, world, { onFaulted });
   const closers: Array<() => Promise<unknown>> = [() => engine.stop()];
   let code = 1;
   try {

@@ -102,6 +102,11 @@ export class ReplicaControlClient {
   }
 }
 
+/** What a replica daemon can be asked, over any network. */
+export type ReplicaControl = {
+  readonly [K in keyof ReplicaControlClient]: ReplicaControlClient[K];
+};
+
 /** Calls one standalone engine. Errors of every method: see UnaryClient.call. */
 export class EngineControlClient {
   readonly #unary: UnaryClient;

@@ -7,14 +7,14 @@
  * may differ (R1, P5) -> the record with the new epoch on every member, which also ends their old
  * in-flight windows -> the volume may serve.
  */
-import { randomBytes } from 'node:crypto';
 import { StorageError, toStorageError } from '../../common/errors.js';
 import type { Logger } from '../../common/log.js';
 import { REGION_SIZE } from '../../common/units.js';
-import { type OpenReplicaReply, ReplicaControlClient } from '../../proto/control.js';
+import type { OpenReplicaReply, ReplicaControl } from '../../proto/control.js';
 import type { ReplicaLink } from '../core/replica-link.js';
 import type { MembershipRecord } from '../core/replica-set.js';
 import type { EngineConfig } from '../engine-config.js';
+import type { EngineEnvironment } from '../engine-environment.js';
 import { type ByteRange, type MakeEqualReport, makeEqual } from '../recovery/make-equal.js';
 import { type Answer, type OpenPlan, type PlannedMember, planOpen } from './open-plan.js';
 
@@ -22,7 +22,7 @@ import { type Answer, type OpenPlan, type PlannedMember, planOpen } from './open
 export interface OpenedMember {
   readonly replicaId: string;
   readonly address: string;
-  readonly control: ReplicaControlClient;
+  readonly control: ReplicaControl;
   readonly opened: OpenReplicaReply;
 }
 
@@ -31,17 +31,12 @@ export interface OpenedVolume {
   readonly members: readonly OpenedMember[];
 }
 
-const newReplicaId = (): string => `r-${randomBytes(6).toString('hex')}`;
+type Dial = (address: string) => ReplicaControl;
 
-function clientFor(config: EngineConfig, address: string): ReplicaControlClient {
-  const deadlineMs = config.tuning.controlDeadlineMs;
-  return new ReplicaControlClient({ address, tls: config.tls, deadlineMs });
-}
-
-async function ask(config: EngineConfig, address: string): Promise<Answer> {
-  const client = clientFor(config, address);
+async function ask(dial: Dial, volume: string, address: string): Promise<Answer> {
+  const client = dial(address);
   try {
-    return { address, reply: await client.identify({ volume: config.volume }) };
+    return { address, reply: await client.identify({ volume }) };
   } catch (error) {
     return { address, reply: undefined, error: toStorageError(error, `identify ${address}`) };
   } finally {
@@ -54,19 +49,23 @@ async function ask(config: EngineConfig, address: string): Promise<Answer> {
 export async function openMembers(
   config: EngineConfig,
   engineId: string,
-  log: Logger,
+  environment: EngineEnvironment,
 ): Promise<OpenedVolume> {
-  const answers = await Promise.all(config.replicas.map((address) => ask(config, address)));
+  const { log, network } = environment;
+  const dial: Dial = (address) => network.control(address, config.tuning.controlDeadlineMs);
+  const asked = config.replicas.map((address) => ask(dial, config.volume, address));
+  const answers = await Promise.all(asked);
   for (const { address, error } of answers) {
     if (error !== undefined) log.warn({ address, code: error.code }, error.message);
   }
   const { volume, sizeBytes, salvage } = config;
+  const newReplicaId = (): string => environment.randomId('r');
   const plan = planOpen(answers, { volume, sizeBytes, salvage, newReplicaId });
   for (const warning of plan.warnings) log.warn({ volume }, warning);
   const members: OpenedMember[] = [];
   try {
-    await Promise.all(plan.create.map((member) => createOne(config, plan, member)));
-    const opening = plan.open.map((member) => openOne(config, plan, member, engineId));
+    await Promise.all(plan.create.map((member) => createOne(dial, { volume, plan, member })));
+    const opening = plan.open.map((member) => openOne(dial, { volume, plan, member, engineId }));
     const outcomes = await Promise.allSettled(opening);
     for (const outcome of outcomes) {
       if (outcome.status === 'fulfilled') members.push(outcome.value);
@@ -80,15 +79,17 @@ export async function openMembers(
   return { plan, members };
 }
 
-async function createOne(
-  config: EngineConfig,
-  plan: OpenPlan,
-  member: PlannedMember,
-): Promise<void> {
-  const control = clientFor(config, member.address);
+interface Step {
+  readonly volume: string;
+  readonly plan: OpenPlan;
+  readonly member: PlannedMember;
+}
+
+async function createOne(dial: Dial, { volume, plan, member }: Step): Promise<void> {
+  const control = dial(member.address);
   try {
     await control.createReplica({
-      volume: config.volume,
+      volume,
       sizeBytes: plan.sizeBytes,
       replicaId: member.replicaId,
       membership: plan.initial,
@@ -99,15 +100,13 @@ async function createOne(
 }
 
 async function openOne(
-  config: EngineConfig,
-  plan: OpenPlan,
-  member: PlannedMember,
-  engineId: string,
+  dial: Dial,
+  step: Step & { readonly engineId: string },
 ): Promise<OpenedMember> {
-  const control = clientFor(config, member.address);
+  const { volume, plan, member, engineId } = step;
+  const control = dial(member.address);
   try {
     const { replicaId, address } = member;
-    const { volume } = config;
     const opened = await control.openReplica({ volume, replicaId, epoch: plan.epoch, engineId });
     if (opened.info.sizeBytes !== plan.sizeBytes) {
       const { sizeBytes } = opened.info;

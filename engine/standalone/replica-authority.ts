@@ -1,14 +1,14 @@
 /** The membership record of a standalone volume lives on its replicas: stored on every remaining
  *  member before it counts. */
 import { type StorageError, toStorageError } from '../../common/errors.js';
-import type { ReplicaControlClient } from '../../proto/control.js';
+import type { ReplicaControl } from '../../proto/control.js';
 import type { MembershipAuthority } from '../core/membership-keeper.js';
 import type { MembershipChange } from '../core/replica-set.js';
 
 export class ReplicaAuthority implements MembershipAuthority {
   constructor(
     readonly volume: string,
-    readonly clients: ReadonlyMap<string, ReplicaControlClient>,
+    readonly clients: ReadonlyMap<string, ReplicaControl>,
     /** A member that cannot store within this is failed too. */
     readonly deadlineMs: number,
   ) {}
