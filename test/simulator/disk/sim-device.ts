@@ -166,10 +166,11 @@ export class SimDevice implements BlockDevice {
         if (errno === undefined) work.act();
         const error = errno === undefined ? undefined : this.#failed(op, range, errno);
         if (error !== undefined) work.fail?.(error);
-        this.#inFlight -= 1;
-        if (this.#inFlight === 0) this.#drained?.();
         if (error === undefined) resolve();
         else reject(error);
+        this.#inFlight -= 1;
+        // One turn later: the last caller hears of its operation first.
+        if (this.#inFlight === 0) process.post(scheduler.nowMs, () => this.#drained?.());
       });
     });
   }
