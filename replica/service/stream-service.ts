@@ -9,12 +9,17 @@ import type { IoHello } from '../../proto/io-codec.js';
 import type { MessageStream, MessageStreamHandlers } from '../../proto/message-stream.js';
 import { type Attachment, DataSession } from './data-session.js';
 import type { ReplicaDirectory } from './replica-directory.js';
+import type { EndOfTurn } from './reply-batcher.js';
 import type { ServiceMetrics } from './service-metrics.js';
 
 /** Advertised to engines: an engine fills 16 MiB with clients' writes, repairs of single blocks
  *  come on top. */
 export const WINDOW_BYTES = 20 * MIB;
 export const WINDOW_REQUESTS = 4096;
+
+const afterThisTurn: EndOfTurn = (callback) => {
+  setImmediate(callback);
+};
 
 export interface StreamServiceOptions {
   readonly replicas: ReplicaDirectory;
@@ -23,6 +28,8 @@ export interface StreamServiceOptions {
   readonly pool: BufferPool;
   readonly metrics: ServiceMetrics;
   readonly clock: Clock;
+  /** default: setImmediate */
+  readonly endOfTurn?: EndOfTurn;
   readonly log: Logger;
   /** open streams; one more is refused with OVERLOADED */
   readonly streamsMax: number;
@@ -58,6 +65,7 @@ export class StreamService {
       pool,
       metrics,
       clock,
+      endOfTurn: this.#options.endOfTurn ?? afterThisTurn,
       log,
     });
     const full = this.#sessions.size >= this.#options.streamsMax;
