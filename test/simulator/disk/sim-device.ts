@@ -35,6 +35,8 @@ export class SimDevice implements BlockDevice {
   constructor(
     readonly disk: SimDisk,
     readonly process: SimProcess,
+    /** D3: a flush has failed and taken something with it */
+    readonly onFlushFailed: () => void = () => undefined,
   ) {
     this.path = disk.options.name;
     this.sizeBytes = disk.options.sizeBytes;
@@ -82,6 +84,7 @@ export class SimDevice implements BlockDevice {
         fail: (error) => {
           this.#flushError ??= error;
           this.disk.flushed(covered, true);
+          this.onFlushFailed();
         },
       };
     });

@@ -1,0 +1,259 @@
+/**
+ * One simulated host with a disk and a replica daemon on it: everything of the production daemon
+ * but its listener, its files and its device, for which the world stands in.
+ */
+import { toStorageError } from '../../../common/errors.js';
+import { Registry } from '../../../common/metrics.js';
+import { Semaphore } from '../../../common/semaphore.js';
+import { MIB } from '../../../common/units.js';
+import type { Membership, ReplicaControlHandlers } from '../../../proto/control.js';
+import { type Disk, openDisk, type ReplicaSummary } from '../../../replica/disk/disk.js';
+import { ControlService } from '../../../replica/service/control-service.js';
+import { DiskSet } from '../../../replica/service/disk-set.js';
+import { ReplicaDirectory } from '../../../replica/service/replica-directory.js';
+import { ReplicaSession } from '../../../replica/service/replica-session.js';
+import { ServiceMetrics } from '../../../replica/service/service-metrics.js';
+import { StreamService } from '../../../replica/service/stream-service.js';
+import type { Fate } from '../disk/disk-faults.js';
+import { SimDevice } from '../disk/sim-device.js';
+import { SimDisk } from '../disk/sim-disk.js';
+import { SimKvHome } from '../disk/sim-kv.js';
+import { SimBufferPool } from '../disk/sim-pool.js';
+import type { Random } from '../kernel/random.js';
+import type { SimHost, SimProcess } from '../kernel/sim-process.js';
+import type { SimNetwork } from '../network/network.js';
+import type { Plants } from './plants.js';
+import type { Story } from './story.js';
+
+const ADMISSION_BYTES = 32 * MIB;
+const POOL_BYTES = 64 * MIB;
+const STREAMS_MAX = 64;
+/** Small, so that records are evicted and loaded again. */
+const CACHE_BYTES = 64 * 1024;
+export const CLUSTER_ID = 'cluster';
+
+export interface ReplicaNodeOptions {
+  readonly host: SimHost;
+  readonly address: string;
+  readonly diskBytes: number;
+  readonly times: { readonly readMs: number; readonly writeMs: number; readonly flushMs: number };
+  readonly network: SimNetwork;
+  readonly random: Random;
+  readonly story: Story;
+  readonly plants: Plants;
+}
+
+/** The parts of a daemon that runs. */
+interface Daemon {
+  readonly disk: Disk;
+  readonly disks: DiskSet;
+  readonly replicas: ReplicaDirectory;
+  readonly streams: StreamService;
+  readonly control: ControlService;
+}
+
+export class ReplicaNode {
+  readonly name: string;
+  readonly daemonId: string;
+  readonly disk: SimDisk;
+  readonly metadata: SimKvHome;
+  readonly pool = new SimBufferPool(POOL_BYTES);
+  process: SimProcess | undefined;
+  /** it lost what was not flushed, since it was last known to be in sync */
+  lossy = false;
+  /** does nothing but start it again when it has died, after a while */
+  restartMs: number | undefined = 200;
+  readonly #options: ReplicaNodeOptions;
+  readonly #random: Random;
+  #daemon: Daemon | undefined;
+  #starts = 0;
+  #seen: ReplicaSummary | undefined;
+
+  constructor(options: ReplicaNodeOptions) {
+    const { host, random, times, diskBytes } = options;
+    this.#options = options;
+    this.name = host.name;
+    this.#random = random.fork(`replica ${host.name}`);
+    this.daemonId = `d-${this.#random.hex(6)}`;
+    const name = `/dev/${host.name}`;
+    this.disk = new SimDisk(
+      host.scheduler,
+      { name, sizeBytes: diskBytes, times },
+      this.#random.fork('disk'),
+    );
+    const kvTimes = { batchMs: times.writeMs, syncMs: 2 * times.flushMs, getMs: times.readMs };
+    this.metadata = new SimKvHome(host.scheduler, kvTimes, this.#random);
+    options.network.name(options.address, host);
+  }
+
+  get host(): SimHost {
+    return this.#options.host;
+  }
+
+  get address(): string {
+    return this.#options.address;
+  }
+
+  /** Serves, or is about to. */
+  get alive(): boolean {
+    return this.process?.alive === true;
+  }
+
+  /** What an operator would restart the daemon for. */
+  get failedReason(): string | undefined {
+    const disk = this.#daemon?.disk;
+    if (disk === undefined) return undefined;
+    if (disk.state === 'failed') return disk.reason;
+    return disk.replicas().find((replica) => replica.failedReason !== undefined)?.failedReason;
+  }
+
+  get serving(): boolean {
+    return this.#daemon !== undefined && this.alive;
+  }
+
+  /** The record that the copy holds, as far as anybody was told. */
+  membership(): Membership | undefined {
+    this.#look();
+    return this.#seen?.membership;
+  }
+
+  replicaId(): string | undefined {
+    this.#look();
+    return this.#seen?.replicaId;
+  }
+
+  #look(): void {
+    this.#seen = this.#daemon?.disk.replicas()[0] ?? this.#seen;
+  }
+
+  /** Starts the daemon if the host has power and none runs. */
+  start(): void {
+    if (this.alive || !this.host.up) return;
+    this.#starts += 1;
+    const process = this.host.start(`${this.name}#${this.#starts}`);
+    this.process = process;
+    process.onDeath((how) => this.#died(how));
+    process.post(process.scheduler.nowMs, () => {
+      this.#run(process).catch((error: unknown) => {
+        const { code, message } = toStorageError(error, 'start');
+        this.#options.story.add(this.name, `does not start: ${code} ${message}`);
+        process.die('exit');
+      });
+    });
+  }
+
+  kill(): void {
+    this.#options.story.add(this.name, 'is killed');
+    this.process?.die('kill');
+  }
+
+  /** The host loses power and stays so until `boot`. */
+  losePower(fate: Fate): void {
+    this.#options.story.add(this.name, `loses power, writes not flushed: ${fate}`);
+    this.lossy = true;
+    this.host.losePower();
+    this.disk.powerCut(fate);
+    this.metadata.powerCut();
+  }
+
+  boot(): void {
+    if (this.host.up) return;
+    this.#options.story.add(this.name, 'has power again');
+    this.host.boot();
+    this.#options.network.rebooted(this.host);
+    this.start();
+  }
+
+  /** Stops in order: answers what runs, makes everything durable. Resolves when the process is
+   *  gone. */
+  async stop(): Promise<void> {
+    const { process } = this;
+    const daemon = this.#daemon;
+    if (process === undefined || daemon === undefined || !process.alive) return;
+    this.#options.story.add(this.name, 'is told to stop');
+    await new Promise<void>((resolve) => {
+      process.onDeath(() => resolve());
+      process.post(process.scheduler.nowMs, () => {
+        void this.#stopDaemon(daemon).then(() => process.die('exit'));
+      });
+    });
+  }
+
+  async #stopDaemon(daemon: Daemon): Promise<void> {
+    daemon.streams.refuseNew();
+    await daemon.control.stop();
+    await Promise.all(daemon.replicas.all().map((replica) => replica.stop()));
+    await daemon.streams.finish();
+    this.#options.network.unlisten(this.address);
+    await daemon.disks.close();
+  }
+
+  /** D3: some of what was not flushed is gone for good. */
+  #flushFailed(): void {
+    this.lossy = true;
+  }
+
+  #died(how: string): void {
+    this.#look();
+    this.#daemon = undefined;
+    const { restartMs } = this;
+    if (how === 'power' || restartMs === undefined) return;
+    this.host.scheduler.after(restartMs, () => this.start());
+  }
+
+  async #run(process: SimProcess): Promise<void> {
+    const { network, story, plants } = this.#options;
+    const log = story.logger(this.name);
+    const { daemonId } = this;
+    const { bootId } = this.host;
+    const incarnation = `i-${this.#random.hex(6)}`;
+    const identity = { daemonId, clusterId: CLUSTER_ID, incarnation, bootId };
+    const pool = this.pool;
+    pool.usedBytes = 0;
+    const disk = plants.disk(
+      this.name,
+      await openDisk({
+        path: this.disk.options.name,
+        metaDir: '/meta',
+        identity: { clusterId: CLUSTER_ID, daemonId },
+        ...{ incarnation, bootId, pool, log, clock: process.clock },
+        reserveBytes: 0,
+        cacheBytes: CACHE_BYTES,
+        openDevice: async () => new SimDevice(this.disk, process, () => this.#flushFailed()),
+        openKv: plants.openKv(this.name, this.metadata.openKv(process)),
+        home: this.metadata.files(process),
+        randomBytes: (lengthBytes) => this.#random.bytes(lengthBytes),
+      }),
+    );
+    const disks = DiskSet.of([disk]);
+    const replicas = new ReplicaDirectory();
+    for (const summary of disk.replicas()) {
+      replicas.add(new ReplicaSession({ disk, summary, incarnation, log }));
+    }
+    const streams = new StreamService({
+      ...{ replicas, incarnation, pool, clock: process.clock, log },
+      memory: new Semaphore('replica memory', ADMISSION_BYTES, STREAMS_MAX),
+      metrics: metricsFor(disks, replicas),
+      endOfTurn: process.endOfTurn,
+      streamsMax: STREAMS_MAX,
+    });
+    const control = new ControlService({ identity, disks, replicas, log });
+    this.#daemon = { disk, disks, replicas, streams, control };
+    network.listen(this.address, {
+      process,
+      control: control as ReplicaControlHandlers,
+      onIoStream: (stream) => streams.accept(plants.stream(this.name, stream)),
+    });
+    story.add(this.name, `serves, incarnation ${incarnation}, ${bootId}`);
+  }
+}
+
+function metricsFor(disks: DiskSet, replicas: ReplicaDirectory): ServiceMetrics {
+  return new ServiceMetrics(new Registry(), {
+    disks: () => disks.samples(),
+    dirtyRegions: () => disks.dirtyRegions(),
+    replicas: () => replicas.size,
+    streams: () => 0,
+    requestsInFlight: () => 0,
+  });
+}
