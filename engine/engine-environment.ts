@@ -15,6 +15,7 @@ import { type ReplicaControl, ReplicaControlClient } from '../proto/control.js';
 import type { MessageStream, MessageStreamHandlers } from '../proto/message-stream.js';
 import { connectIo, type TransportTls } from '../proto/transport.js';
 import type { EndOfTurn } from './core/pending-op.js';
+import { PROC, type ProcessTable } from './engine-life.js';
 
 export interface IoConnection {
   readonly address: string;
@@ -43,6 +44,8 @@ export interface EngineEnvironment {
   readonly createPool: (limitBytes: number) => BufferPool;
   /** A name nobody else has: `prefix-` and hexadecimal digits. */
   readonly randomId: (prefix: string) => string;
+  /** what tells whether an engine that had the volume before is dead */
+  readonly processes: ProcessTable;
 }
 
 /** gRPC over TCP and unix sockets. */
@@ -90,5 +93,6 @@ export function systemEnvironment(
     },
     createPool: (limitBytes) => createBufferPool({ limitBytes }),
     randomId: (prefix) => `${prefix}-${randomBytes(6).toString('hex')}`,
+    processes: PROC,
   };
 }
