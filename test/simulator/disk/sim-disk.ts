@@ -51,10 +51,6 @@ export class SimDisk {
     this.faults = new DiskFaults(this.random);
   }
 
-  get unflushedWrites(): number {
-    return this.#unflushed.length;
-  }
-
   read(first: number, into: Buffer): void {
     for (let at = 0; at < into.length; at += PAGE_SIZE) {
       const page = this.#visible.get(first + at / PAGE_SIZE);

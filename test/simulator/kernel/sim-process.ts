@@ -14,6 +14,7 @@ import type { Scheduler } from './scheduler.js';
 
 export class SimHost {
   readonly processes = new Set<SimProcess>();
+  #pids = 0;
   bootId: string;
   up = true;
   /** wall time, for what must not depend on it (scenario 75) */
@@ -31,7 +32,7 @@ export class SimHost {
     this.#rate = 1 + this.#random.between(-2e-4, 2e-4);
     this.#originMs = this.#random.between(1_000, 1e9);
     this.wallOffsetMs = this.#random.between(0, 2e12);
-    this.bootId = `boot-${this.#random.hex(6)}`;
+    this.bootId = this.#random.hex(16);
   }
 
   monotonicMs(): number {
@@ -45,7 +46,8 @@ export class SimHost {
 
   start(name: string): SimProcess {
     assert(this.up, `host ${this.name} has no power`);
-    const process = new SimProcess(this, name);
+    this.#pids += 1;
+    const process = new SimProcess(this, name, this.#pids);
     this.processes.add(process);
     return process;
   }
@@ -58,7 +60,7 @@ export class SimHost {
 
   boot(): void {
     this.up = true;
-    this.bootId = `boot-${this.#random.hex(6)}`;
+    this.bootId = this.#random.hex(16);
   }
 }
 
@@ -66,6 +68,7 @@ export type Death = 'kill' | 'power' | 'exit';
 
 export class SimProcess {
   readonly number: number;
+  readonly startedMs: number;
   state: 'running' | 'stopped' | 'dead' = 'running';
   readonly clock: Clock;
   readonly #waiting: SimEvent[] = [];
@@ -75,7 +78,9 @@ export class SimProcess {
   constructor(
     readonly host: SimHost,
     readonly name: string,
+    readonly pid: number,
   ) {
+    this.startedMs = host.scheduler.nowMs;
     this.number = hash(name);
     this.clock = new ProcessClock(this);
   }

@@ -6,7 +6,7 @@
  * reply may be lost. Errors keep code and details.
  */
 import { StorageError, toStorageError } from '../../../common/errors.js';
-import type { Codec } from '../../../proto/control/convert.js';
+import type { Codec } from '../../../proto/control/codec.js';
 import { REPLICA_METHODS } from '../../../proto/control/methods.js';
 import type { ControlCallOptions, ReplicaControlHandlers } from '../../../proto/control.js';
 import type { SimProcess } from '../kernel/sim-process.js';

@@ -137,12 +137,18 @@ function planWindows(random: Random, volumeBytes: number): CellWindow[] {
 
 function planTuning(random: Random): EngineTuning {
   const opDeadlineMs = random.pick([1_500, 3_000, 8_000]);
+  const leaseMs = random.pick([500, 1_500, 5_000]);
   return {
     ...DEFAULT_TUNING,
     opDeadlineMs,
     controlDeadlineMs: random.pick([800, 2_000, 5_000]),
-    keepaliveMs: random.pick([500, 1_500]),
+    keepaliveMs: Math.min(leaseMs / 3, random.pick([200, 1_000])),
+    pingDeadlineMs: random.pick([1_000, 3_000, 6_000]),
+    leaseMs,
+    lostDeadlineMs: random.pick([2_000, 10_000, 60_000]),
+    settleDeadlineMs: random.pick([3_000, 30_000]),
     cleanIdleMs: random.pick([200, 1_000, 10_000]),
     cleanIntervalMs: random.pick([100, 500, 2_000]),
+    slow: { ...DEFAULT_TUNING.slow, forMs: random.pick([3_000, 10_000]), backOffMs: 5_000 },
   };
 }

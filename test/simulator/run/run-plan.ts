@@ -30,6 +30,8 @@ export type Finding =
   | { readonly kind: 'leak'; readonly text: string }
   /** an assertion, or a rejection that nobody took */
   | { readonly kind: 'crash'; readonly text: string }
+  /** the engine counts acknowledged writes as lost, and a copy has them all */
+  | { readonly kind: 'needless'; readonly text: string }
   /** a read that no fault explains failed */
   | { readonly kind: 'unreadable'; readonly text: string };
 
@@ -50,6 +52,7 @@ export function runPlan(plan: RunPlan, options: RunOptions = {}): Promise<RunRes
   return new Run(plan, options).run();
 }
 
+const NEEDLESS = 'writes are counted as lost, though a copy of the record has lost nothing';
 const SWEEPER = 1_000;
 const SWEEP_DEPTH = 4;
 /** everything healed: the volume has to serve again within */
@@ -84,6 +87,9 @@ class Run {
     this.#cluster.watchers.push({
       serving: (node) => this.#serving(node),
       gone: (node) => this.#gone(node),
+      era: ({ hard, gaveUp }) => {
+        if (gaveUp && !hard) this.#findings.push({ kind: 'needless', text: NEEDLESS });
+      },
     });
   }
 

@@ -7,6 +7,7 @@
  * covered may be gone.
  */
 import type { MembershipRecord } from '../../../engine/core/replica-set.js';
+import type { VolumeEvent } from '../../../engine/events/event-log.js';
 import { CellLayout, CellStamps } from '../../support/cell-stamp.js';
 import { History } from '../../support/history.js';
 import { Random } from '../kernel/random.js';
@@ -15,6 +16,7 @@ import { SimHost } from '../kernel/sim-process.js';
 import { SimNetwork } from '../network/network.js';
 import type { RunPlan } from '../run/plan.js';
 import { EngineNode } from './engine-node.js';
+import { LossOracle } from './loss-oracle.js';
 import type { Ground, Plants } from './plants.js';
 import { ReplicaNode } from './replica-node.js';
 import { Story } from './story.js';
@@ -31,6 +33,8 @@ export interface ClusterOptions {
 export interface ClusterWatcher {
   serving(node: EngineNode): void;
   gone(node: EngineNode): void;
+  /** @param found.gaveUp the engine counts acknowledged writes as lost; `hard`: they may be */
+  era(found: { readonly hard: boolean; readonly gaveUp: boolean }): void;
 }
 
 const RETRY_MS = 250;
@@ -57,7 +61,9 @@ export class Cluster {
   engineHost = 0;
   tenures = 0;
   readonly #plants: Plants;
+  readonly #losses = new LossOracle();
   #numbers = 0;
+  #era = 0;
 
   constructor({ plan, plant, story }: ClusterOptions) {
     this.plan = plan;
@@ -129,6 +135,7 @@ export class Cluster {
         tuning: topology.tuning,
       },
       onServe: (served) => this.#served(served),
+      onEvent: (told, event) => this.#event(told, event),
       onEnd: (ended) => this.#ended(ended),
     });
     this.engines.push(node);
@@ -175,18 +182,39 @@ export class Cluster {
 
   #served(node: EngineNode): void {
     this.tenures += 1;
+    node.tenure = this.tenures;
     const record = this.newestRecord();
     const members = record === undefined ? [] : this.membersOf(record);
-    if (members.length > 0 && members.every((member) => member.lossy)) {
+    const hard = this.#losses.serving(members, node.suspects);
+    if (hard) {
       this.story.add(
         'world',
         'every in-sync copy had lost power: what was not flushed may be gone',
       );
       this.history.crash(this.nowMs, true);
     }
-    for (const member of members) member.lossy = false;
+    const gaveUp = node.era > this.#era;
+    this.#era = Math.max(this.#era, node.era);
+    for (const watcher of this.watchers) watcher.era({ hard, gaveUp });
+    this.story.add(node.name, `serves, tenure ${node.tenure}, era ${node.era}`);
     this.history.serve(this.nowMs, node.tenure);
     for (const watcher of this.watchers) watcher.serving(node);
+  }
+
+  /** An engine tells what happens to its members; an older one is not believed. */
+  #event(node: EngineNode, event: VolumeEvent): void {
+    if (node !== this.serving) return;
+    const member = this.replicas.find((one) => one.replicaId() === event.replica);
+    if (event.kind === 'recovered') this.#losses.recovered();
+    else if (event.kind === 'rebuilding' && member !== undefined) this.#losses.rebuilding(member);
+    else if (event.kind === 'in-sync' && member !== undefined) this.#losses.promoted(member);
+    else if (event.kind === 'back') {
+      // Operations that waited go on: nothing is decided by it.
+      this.tenures += 1;
+      node.tenure = this.tenures;
+      const record = this.newestRecord();
+      this.#losses.serving(record === undefined ? [] : this.membersOf(record), node.suspects);
+    } else if (event.kind === 'lost') node.suspects = false;
   }
 
   #ended(node: EngineNode): void {

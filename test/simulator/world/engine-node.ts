@@ -5,6 +5,8 @@ import type { BlockVolume } from '../../../engine/block-volume.js';
 import { Engine } from '../../../engine/engine.js';
 import type { EngineConfig } from '../../../engine/engine-config.js';
 import type { EngineEnvironment } from '../../../engine/engine-environment.js';
+import type { ProcessTable } from '../../../engine/engine-life.js';
+import type { VolumeEvent } from '../../../engine/events/event-log.js';
 import type { ReplicaControl } from '../../../proto/control.js';
 import { SimBufferPool } from '../disk/sim-pool.js';
 import type { Random } from '../kernel/random.js';
@@ -21,8 +23,9 @@ export interface EngineNodeOptions {
   readonly random: Random;
   readonly story: Story;
   readonly plants: Plants;
-  /** it serves; called in a turn of the world */
+  /** it serves; called in a turn of its own, before any client can be served */
   readonly onServe: (node: EngineNode) => void;
+  readonly onEvent: (node: EngineNode, event: VolumeEvent) => void;
   /** it is gone, before or after it served */
   readonly onEnd: (node: EngineNode) => void;
 }
@@ -33,8 +36,12 @@ const EXIT_MS = 5;
 export class EngineNode {
   readonly name: string;
   readonly process: SimProcess;
-  /** the epoch; 0 before it serves */
+  /** grows with every engine that serves; 0 before */
   tenure = 0;
+  /** of the record */
+  era = 0;
+  /** regions were suspect when it began to serve */
+  suspects = false;
   /** what clients speak to; undefined before it serves */
   volume: BlockVolume | undefined;
   readonly #options: EngineNodeOptions;
@@ -82,18 +89,24 @@ export class EngineNode {
     const { config, plants, onServe, story } = this.#options;
     const { process } = this;
     const engine = await Engine.start(config, this.#environment(), {
-      onFaulted: (reason) => {
-        story.add(this.name, `faulted: ${reason}`);
+      onEnded: (error) => {
+        story.add(this.name, `ends: ${error.code} ${error.message}`);
         process.post(process.scheduler.nowMs + EXIT_MS, () => process.die('exit'));
       },
+      onEvent: (event) => this.#event(event),
     });
     this.#engine = engine;
-    this.tenure = engine.status([]).epoch;
+    this.era = engine.era;
     this.volume = plants.volume(engine.volume);
-    story.add(this.name, `serves, epoch ${this.tenure}`);
-    process.scheduler.after(0, () => {
-      if (process.alive) onServe(this);
-    });
+    onServe(this);
+  }
+
+  #event(event: VolumeEvent): void {
+    const { story, onEvent } = this.#options;
+    story.add(this.name, `${event.kind}: ${event.replica ?? ''} ${event.text}`);
+    // What is suspect when it begins to serve is made equal behind a gate.
+    if (event.kind === 'recovering' && event.source !== undefined) this.suspects = true;
+    onEvent(this, event);
   }
 
   #environment(): EngineEnvironment {
@@ -112,6 +125,25 @@ export class EngineNode {
       endOfTurn: process.endOfTurn,
       createPool: (limitBytes) => new SimBufferPool(limitBytes),
       randomId: (prefix) => `${prefix}-${random.hex(6)}`,
+      processes: processTable(process),
     };
   }
+}
+
+/** What the kernel of the process's host knows. */
+function processTable(process: SimProcess): ProcessTable {
+  const { host } = process;
+  const ticksOf = ({ startedMs }: SimProcess): string => String(Math.round(startedMs / 10));
+  return {
+    self: () => ({
+      boot: host.bootId,
+      namespace: '1',
+      pid: process.pid,
+      startTicks: ticksOf(process),
+    }),
+    startTicks: (pid) => {
+      const found = [...host.processes].find((other) => other.pid === pid);
+      return found === undefined ? 'gone' : ticksOf(found);
+    },
+  };
 }

@@ -59,14 +59,17 @@ export class ReplicaNode {
   readonly metadata: SimKvHome;
   readonly pool = new SimBufferPool(POOL_BYTES);
   process: SimProcess | undefined;
-  /** it lost what was not flushed, since it was last known to be in sync */
+  /** it lost what was not flushed, since it was last known to be whole */
   lossy = false;
+  /** how often */
+  losses = 0;
   /** does nothing but start it again when it has died, after a while */
   restartMs: number | undefined = 200;
   readonly #options: ReplicaNodeOptions;
   readonly #random: Random;
   #daemon: Daemon | undefined;
   #starts = 0;
+  #stoppedInOrder = true;
   #seen: ReplicaSummary | undefined;
 
   constructor(options: ReplicaNodeOptions) {
@@ -130,6 +133,7 @@ export class ReplicaNode {
   start(): void {
     if (this.alive || !this.host.up) return;
     this.#starts += 1;
+    this.#stoppedInOrder = false;
     const process = this.host.start(`${this.name}#${this.#starts}`);
     this.process = process;
     process.onDeath((how) => this.#died(how));
@@ -150,7 +154,8 @@ export class ReplicaNode {
   /** The host loses power and stays so until `boot`. */
   losePower(fate: Fate): void {
     this.#options.story.add(this.name, `loses power, writes not flushed: ${fate}`);
-    this.lossy = true;
+    // A daemon that was killed before cannot tell whether anything was lost.
+    if (this.alive || !this.#stoppedInOrder) this.#loses();
     this.host.losePower();
     this.disk.powerCut(fate);
     this.metadata.powerCut();
@@ -174,7 +179,10 @@ export class ReplicaNode {
     await new Promise<void>((resolve) => {
       process.onDeath(() => resolve());
       process.post(process.scheduler.nowMs, () => {
-        void this.#stopDaemon(daemon).then(() => process.die('exit'));
+        void this.#stopDaemon(daemon).then(() => {
+          process.die('exit');
+          this.#stoppedInOrder = true;
+        });
       });
     });
   }
@@ -188,9 +196,9 @@ export class ReplicaNode {
     await daemon.disks.close();
   }
 
-  /** D3: some of what was not flushed is gone for good. */
-  #flushFailed(): void {
+  #loses(): void {
     this.lossy = true;
+    this.losses += 1;
   }
 
   #died(how: string): void {
@@ -219,7 +227,7 @@ export class ReplicaNode {
         ...{ incarnation, bootId, pool, log, clock: process.clock },
         reserveBytes: 0,
         cacheBytes: CACHE_BYTES,
-        openDevice: async () => new SimDevice(this.disk, process, () => this.#flushFailed()),
+        openDevice: async () => new SimDevice(this.disk, process, () => this.#loses()),
         openKv: plants.openKv(this.name, this.metadata.openKv(process)),
         home: this.metadata.files(process),
         randomBytes: (lengthBytes) => this.#random.bytes(lengthBytes),
@@ -227,17 +235,19 @@ export class ReplicaNode {
     );
     const disks = DiskSet.of([disk]);
     const replicas = new ReplicaDirectory();
+    const { clock } = process;
+    const startedMs = clock.nowMs();
     for (const summary of disk.replicas()) {
-      replicas.add(new ReplicaSession({ disk, summary, incarnation, log }));
+      replicas.add(new ReplicaSession({ disk, summary, clock, startedMs, log }));
     }
     const streams = new StreamService({
-      ...{ replicas, incarnation, pool, clock: process.clock, log },
+      ...{ replicas, pool, clock, log },
       memory: new Semaphore('replica memory', ADMISSION_BYTES, STREAMS_MAX),
       metrics: metricsFor(disks, replicas),
       endOfTurn: process.endOfTurn,
       streamsMax: STREAMS_MAX,
     });
-    const control = new ControlService({ identity, disks, replicas, log });
+    const control = new ControlService({ identity, disks, replicas, clock, startedMs, log });
     this.#daemon = { disk, disks, replicas, streams, control };
     network.listen(this.address, {
       process,
