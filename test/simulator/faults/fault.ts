@@ -2,7 +2,7 @@
 import type { Fate } from '../disk/disk-faults.js';
 
 interface Common {
-  /** after so many operations were begun … */
+  /** after the operation at this place of the plan has begun … */
   readonly afterOperations: number;
   /** … and so long */
   readonly delayMs: number;
@@ -109,5 +109,5 @@ export type Fault = Common & { readonly act: FaultAct };
 export function faultText({ afterOperations, delayMs, act }: Fault): string {
   const { kind, ...rest } = act;
   const facts = Object.entries(rest).map(([key, value]) => `${key}=${JSON.stringify(value)}`);
-  return `after ${afterOperations} operations and ${delayMs.toFixed(1)} ms: ${kind} ${facts.join(' ')}`;
+  return `${kind} ${facts.join(' ')} (after operation ${afterOperations} and ${delayMs.toFixed(1)} ms)`;
 }

@@ -19,10 +19,10 @@ export class Injector {
     this.#faults = [...faults].sort((a, b) => a.afterOperations - b.afterOperations);
   }
 
-  /** So many operations were begun. */
-  operationsBegun(count: number): void {
+  /** The operation at this place of the plan begins. */
+  reached(place: number): void {
     for (let next = this.#faults[0]; next !== undefined; next = this.#faults[0]) {
-      if (next.afterOperations > count) return;
+      if (next.afterOperations > place) return;
       const fault = next;
       this.#faults.shift();
       this.#cluster.scheduler.after(fault.delayMs, () => this.#inject(fault));

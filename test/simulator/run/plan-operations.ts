@@ -39,14 +39,15 @@ export function planOperations(
   while (operations.length < count) {
     const kind = drawKind(random, weights);
     const client = random.int(topology.clients);
-    const place = random.chance(0.3)
+    const range = random.chance(0.3)
       ? clamp(layout, hotFirst + random.int(hot), drawCount(random, topology) >> 3)
       : clamp(layout, random.int(layout.cells), drawCount(random, topology));
     const fua = kind !== 'R' && kind !== 'F' && random.chance(fuaRate);
     const repeat = kind === 'R' && random.chance(0.2) ? 2 + random.int(3) : 1;
     for (let n = 0; n < repeat; n += 1) {
       const gapMs = n === 0 ? drawGap(random, pace) : 0;
-      operations.push({ kind, client, ...place, fua, noHole: random.chance(0.5), gapMs });
+      const noHole = random.chance(0.5);
+      operations.push({ place: operations.length, kind, client, ...range, fua, noHole, gapMs });
     }
   }
   return operations.slice(0, count);

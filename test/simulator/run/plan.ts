@@ -14,6 +14,8 @@ import { GOOD_QUALITY, type LinkQuality } from '../network/link.js';
 import { planOperations } from './plan-operations.js';
 
 export interface PlannedOperation {
+  /** its place in the whole plan: faults are tied to it, also when others are left out */
+  readonly place: number;
   readonly kind: OperationKind;
   readonly client: number;
   readonly first: number;

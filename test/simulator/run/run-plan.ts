@@ -69,7 +69,6 @@ class Run {
   readonly #injector: Injector;
   readonly #clients: Client[];
   readonly #findings: Finding[] = [];
-  #begun = 0;
   #simulatedMs = 0;
   #sweeper: Client | undefined;
   #phase: 'load' | 'healing' | 'last sweep' | 'stopping' | 'done' = 'load';
@@ -128,10 +127,8 @@ class Run {
   #client(number: number, operations: readonly PlannedOperation[], depth: number): Client {
     return new Client({
       ...{ cluster: this.#cluster, number, operations, depth },
-      onStart: () => {
-        if (number === SWEEPER) return;
-        this.#begun += 1;
-        this.#injector.operationsBegun(this.#begun);
+      onStart: ({ place }) => {
+        if (number !== SWEEPER) this.#injector.reached(place);
       },
       onIdle: () => this.#idle(),
       onFailure: (code, operation) => this.#failed(code, operation),

@@ -8,7 +8,7 @@ export function sweepOperations(layout: CellLayout): PlannedOperation[] {
   const operations: PlannedOperation[] = [];
   for (let first = 0; first < layout.cells; ) {
     const count = Math.min(CELLS_MAX, layout.roomAt(first));
-    const flags = { fua: false, noHole: false, gapMs: 0 };
+    const flags = { place: 0, fua: false, noHole: false, gapMs: 0 };
     operations.push({ kind: 'R', client: 0, first, count, ...flags });
     first += count;
   }

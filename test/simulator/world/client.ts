@@ -22,7 +22,7 @@ export interface ClientOptions {
   readonly operations: readonly PlannedOperation[];
   readonly depth: number;
   /** an operation begins */
-  readonly onStart: () => void;
+  readonly onStart: (operation: PlannedOperation) => void;
   /** one has ended; true in `idle` of the client: nothing is left to do */
   readonly onIdle: () => void;
   /** a read failed that nobody could serve */
@@ -121,7 +121,7 @@ export class Client {
     const op = history.start(scheduler.nowMs, fields);
     const payload = kind === 'W' ? stamps.payload(first, count, op) : undefined;
     this.#pending.set(op, node);
-    onStart();
+    onStart(operation);
     node.process.post(scheduler.nowMs + HOP_MS, () => {
       void this.#perform(operation, node, payload).then((result) => {
         scheduler.after(HOP_MS, () => this.#answered(op, operation, result));
