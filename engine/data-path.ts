@@ -71,21 +71,21 @@ export class DataPath {
       leaseMs: tuning.leaseMs,
       members: () => this.leaseMembers(),
     });
-    this.fanout = new Fanout({
-      ...{ table, clock, endOfTurn, checksumBlocks: crc32cBlocks },
-      nextId: () => this.drawId(),
-      windowBytes: WINDOW_BYTES,
-      windowRequests: WINDOW_REQUESTS,
-    });
-    this.reads = new ReadPath({
-      ...{ table, lease: this.lease, clock, verifyBlocks: crc32cVerify },
-      onBadCopy: options.onBadCopy,
-    });
     this.unequal = new UnequalExtents({
       ...{ clock, log },
       onDone: () => events.add('recovered', 'all members are equal'),
     });
     const gate = this.unequal;
+    this.fanout = new Fanout({
+      ...{ table, gate, clock, endOfTurn, checksumBlocks: crc32cBlocks },
+      nextId: () => this.drawId(),
+      windowBytes: WINDOW_BYTES,
+      windowRequests: WINDOW_REQUESTS,
+    });
+    this.reads = new ReadPath({
+      ...{ table, gate, lease: this.lease, clock, verifyBlocks: crc32cVerify },
+      onBadCopy: options.onBadCopy,
+    });
     this.repair = new BlockRepair({
       ...{ lock, log, reads: this.reads, equal: gate, gate: this.background },
       onTouched: (offset, length) => tracker.touch(offset, length, clock.nowMs()),

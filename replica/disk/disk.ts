@@ -33,13 +33,21 @@ export interface DiskOptions {
   /** Directory of this daemon's disk metadata; one directory per disk id is made in it. */
   readonly metaDir: string;
   readonly identity: DiskIdentity;
-  /** of this start of the daemon (P7) */
+  /** P7: of this opening of the disk; no other one had it */
   readonly incarnation: string;
   /** of this start of the kernel: tells a kill from a loss of power (P10) */
   readonly bootId: string;
   readonly pool: BufferPool;
   readonly log: Logger;
   readonly clock: Clock;
+  /** Never made and never formatted, for a disk that comes back. Default: false. */
+  readonly reuse?: boolean;
+  /** Any other disk is refused. */
+  readonly diskId?: string;
+  /** D3: un-flushed writes were lost since it was opened last, in this process */
+  readonly lostWrites?: boolean;
+  /** Called once, when the disk fails. */
+  readonly onFailed?: () => void;
   /** Kept back from volumes, in bytes; default 2 % of the disk, at most 4 GiB. */
   readonly reserveBytes?: number;
   /** Memory for extent records of this disk; default 24 MiB. */
@@ -138,6 +146,8 @@ export interface Disk {
    *  is opened again */
   readonly state: 'ready' | 'failed';
   readonly reason: string;
+  /** D3: a flush has failed, of the device or of metadata */
+  readonly lostWrites: boolean;
   readonly counters: StoreCounters;
   replicas(): ReplicaSummary[];
   /** Durable before it resolves (R7). The same replica again is no change.
@@ -162,17 +172,20 @@ export interface Disk {
  *  @see docs/on-disk-format.md#opening */
 export async function openDisk(options: DiskOptions): Promise<Disk> {
   const randomBytes = options.randomBytes ?? nodeRandomBytes;
+  const home = options.home ?? new DirectoryMetaHome(options.metaDir);
   const mount = await mountDisk({
     path: options.path,
     ...(options.sizeBytes === undefined ? {} : { sizeBytes: options.sizeBytes }),
+    ...(options.diskId === undefined ? {} : { diskId: options.diskId }),
+    purpose: options.reuse === true ? 'reuse' : 'use',
     identity: options.identity,
-    home: options.home ?? new DirectoryMetaHome(options.metaDir),
+    home,
     pool: options.pool,
     openDevice: options.openDevice ?? ((path) => openBlockDevice(path, { exclusive: true })),
     openKv: options.openKv ?? openLevelKv,
     randomBytes,
   });
-  const disk = new MountedDisk({ mount, disk: options, randomBytes });
+  const disk = new MountedDisk({ mount, home, disk: options, randomBytes });
   try {
     await disk.start();
   } catch (error) {

@@ -135,8 +135,8 @@ export class OpenedReplica implements ReplicaHandle {
   }
 
   async reopen(): Promise<void> {
-    if (this.#closing !== undefined) throw this.#closedError();
     this.#checkDisk();
+    if (this.#closing !== undefined) throw this.#closedError();
     await this.#store.close({ save: false });
     this.#replica.outdated = true;
     await reload(this.#options);
@@ -192,8 +192,8 @@ export class OpenedReplica implements ReplicaHandle {
   }
 
   async #change(change: Partial<StoredReplica>): Promise<void> {
-    if (this.#closing !== undefined) throw this.#closedError();
     this.#checkDisk();
+    if (this.#closing !== undefined) throw this.#closedError();
     await this.#put(change);
   }
 

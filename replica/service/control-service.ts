@@ -71,8 +71,8 @@ export class ControlService implements ReplicaControlHandlers {
       clusterId: identity.clusterId,
       disks: disks.info(),
       replicas: disks
-        .opened()
-        .flatMap((disk) => disk.replicas().map((summary) => replicaInfo(disk.id, summary)))
+        .places()
+        .flatMap(({ disk }) => disk.replicas().map((summary) => replicaInfo(disk.id, summary)))
         .filter((info) => request.volume === '' || info.volume === request.volume),
     };
   }
@@ -93,12 +93,13 @@ export class ControlService implements ReplicaControlHandlers {
           { volume, replica: replicaId },
         );
       }
-      const disk = existing?.disk ?? disks.mostFree();
+      const place = existing?.place ?? disks.mostFree();
+      const { disk } = place;
       if (existing === undefined) await disk.createReplica(request);
       const summary = disk.replicas().find((replica) => replica.volume === volume);
       assert(summary !== undefined, `disk ${disk.id} lost replica ${replicaId} it just made`);
       if (existing === undefined) {
-        replicas.add(new ReplicaSession({ disk, summary, clock, startedMs, log }));
+        replicas.add(new ReplicaSession({ place, summary, clock, startedMs, log }));
         log.info({ volume, replica: replicaId, sizeBytes, disk: disk.id }, 'replica created');
       }
       return replicaInfo(disk.id, summary);

@@ -25,8 +25,15 @@ describe('records', () => {
     expect(bed.handle.epoch).toBe(7);
     expect(bed.handle.engineId).toBe('engine-7');
     expect(bed.handle.membership).toEqual(record);
+    expect(bed.handle.record.previousEngineId).toBe('');
+    await bed.handle.setEpoch(7, 'engine-7');
+    expect(bed.handle.record.previousEngineId).toBe('');
+    await bed.handle.setEpoch(9, 'engine-9');
+    await bed.powerCut('dropped');
+    await bed.open();
+    expect(bed.handle.record).toMatchObject({ epoch: 9, previousEngineId: 'engine-7' });
     await expect(bed.handle.setEpoch(6, 'old')).rejects.toMatchObject({ code: 'STALE_EPOCH' });
-    expect(bed.handle.epoch).toBe(7);
+    expect(bed.handle.epoch).toBe(9);
   });
 
   it('creating again is no change, as another replica or size it is CONFLICT', async () => {
@@ -255,6 +262,33 @@ describe('failures', () => {
     expect((await bed.read(256, 4)).equals(stamped(2, 4))).toBe(true);
     await bed.write(0, stamped(5, 4));
     expect((await bed.read(0, 4)).equals(stamped(5, 4))).toBe(true);
+  });
+
+  it('P7, P8: a reopened replica is another incarnation and believes no checksum', async () => {
+    bed = new StoreBed({ volumeBytes: 3 * REGION_SIZE });
+    await bed.open();
+    await bed.write(0, stamped(1, 4));
+    await bed.store.clean(0, { epoch: 1, counter: 1 });
+    await bed.write((2 * REGION_SIZE) / BLOCK_SIZE, stamped(2, 4));
+    const { incarnation } = bed.handle;
+    expect(bed.handle.record.lastIncarnation).toBe(incarnation);
+    bed.medium.inject({ op: 'write', errno: 'EIO' });
+    const failing = bed.write((2 * REGION_SIZE) / BLOCK_SIZE, stamped(3, 4));
+    await expect(failing).rejects.toMatchObject({ code: 'IO_ERROR' });
+    await bed.handle.reopen();
+    expect(bed.handle.incarnation).toBe(`${incarnation}+1`);
+    expect(bed.handle.record.lastIncarnation).toBe(`${incarnation}+1`);
+    expect(bed.disk.replicas()[0]).toMatchObject({
+      ...{ incarnation: `${incarnation}+1`, restartedDirty: true, lossy: false },
+    });
+    // The failed write left some of its sectors: what is there now is what counts (P5).
+    await bed.read((2 * REGION_SIZE) / BLOCK_SIZE, 4);
+    expect(bed.disk.counters.reprovenExtents).toBe(1);
+    expect((await bed.read(0, 4)).equals(stamped(1, 4))).toBe(true);
+    expect(bed.disk.counters.reprovenExtents).toBe(1);
+    await bed.kill();
+    await bed.open();
+    expect(bed.handle.incarnation).toBe('incarnation-2');
   });
 
   it('an EIO on a read is only that read', async () => {

@@ -101,6 +101,7 @@ export class MemoryDisk implements Disk {
   reservedBytes = 0;
   state: 'ready' | 'failed' = 'ready';
   reason = '';
+  lostWrites = false;
   readonly handles = new Map<string, MemoryHandle>();
 
   constructor(

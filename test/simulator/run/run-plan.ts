@@ -56,7 +56,7 @@ const NEEDLESS = 'writes are counted as lost, though a copy of the record has lo
 const SWEEPER = 1_000;
 const SWEEP_DEPTH = 4;
 /** everything healed: the volume has to serve again within */
-const HEAL_MS = 300_000;
+const HEAL_MS = 1_200_000;
 /** what is under way at the end has so long to end */
 const QUIET_MS = 1_000;
 const QUIET_LOOKS = 60;

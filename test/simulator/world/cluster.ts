@@ -38,7 +38,6 @@ export interface ClusterWatcher {
 }
 
 const RETRY_MS = 250;
-const OPERATOR_MS = 3_000;
 
 export class Cluster {
   readonly plan: RunPlan;
@@ -96,21 +95,6 @@ export class Cluster {
   start(): void {
     for (const replica of this.replicas) replica.start();
     this.startEngine();
-    this.#look();
-  }
-
-  /** Somebody looks after what does not come back by itself. */
-  #look(): void {
-    if (!this.supervised) return;
-    this.scheduler.after(OPERATOR_MS, () => this.#look());
-    if (this.serving !== undefined) return;
-    for (const replica of this.replicas) {
-      const reason = replica.failedReason;
-      if (reason === undefined) continue;
-      this.story.add('operator', `restarts ${replica.name}: ${reason}`);
-      replica.restartMs = RETRY_MS;
-      replica.kill();
-    }
   }
 
   /** Starts an engine on the chosen host, beside one that may be there still. */

@@ -3,17 +3,13 @@
  * but its listener, its files and its device, for which the world stands in.
  */
 import { toStorageError } from '../../../common/errors.js';
+import type { Logger } from '../../../common/log.js';
 import { Registry } from '../../../common/metrics.js';
-import { Semaphore } from '../../../common/semaphore.js';
-import { MIB } from '../../../common/units.js';
 import type { Membership, ReplicaControlHandlers } from '../../../proto/control.js';
-import { type Disk, openDisk, type ReplicaSummary } from '../../../replica/disk/disk.js';
-import { ControlService } from '../../../replica/service/control-service.js';
+import { openDisk, type ReplicaSummary } from '../../../replica/disk/disk.js';
+import type { DaemonIdentity } from '../../../replica/service/daemon-identity.js';
 import { DiskSet } from '../../../replica/service/disk-set.js';
-import { ReplicaDirectory } from '../../../replica/service/replica-directory.js';
-import { ReplicaSession } from '../../../replica/service/replica-session.js';
-import { ServiceMetrics } from '../../../replica/service/service-metrics.js';
-import { StreamService } from '../../../replica/service/stream-service.js';
+import { POOL_BYTES_MIN, ReplicaService } from '../../../replica/service/replica-service.js';
 import type { Fate } from '../disk/disk-faults.js';
 import { SimDevice } from '../disk/sim-device.js';
 import { SimDisk } from '../disk/sim-disk.js';
@@ -25,9 +21,6 @@ import type { SimNetwork } from '../network/network.js';
 import type { Plants } from './plants.js';
 import type { Story } from './story.js';
 
-const ADMISSION_BYTES = 32 * MIB;
-const POOL_BYTES = 64 * MIB;
-const STREAMS_MAX = 64;
 /** Small, so that records are evicted and loaded again. */
 const CACHE_BYTES = 64 * 1024;
 export const CLUSTER_ID = 'cluster';
@@ -45,11 +38,8 @@ export interface ReplicaNodeOptions {
 
 /** The parts of a daemon that runs. */
 interface Daemon {
-  readonly disk: Disk;
   readonly disks: DiskSet;
-  readonly replicas: ReplicaDirectory;
-  readonly streams: StreamService;
-  readonly control: ControlService;
+  readonly service: ReplicaService;
 }
 
 export class ReplicaNode {
@@ -57,7 +47,7 @@ export class ReplicaNode {
   readonly daemonId: string;
   readonly disk: SimDisk;
   readonly metadata: SimKvHome;
-  readonly pool = new SimBufferPool(POOL_BYTES);
+  readonly pool = new SimBufferPool(POOL_BYTES_MIN);
   process: SimProcess | undefined;
   /** it lost what was not flushed, since it was last known to be whole */
   lossy = false;
@@ -102,14 +92,6 @@ export class ReplicaNode {
     return this.process?.alive === true;
   }
 
-  /** What an operator would restart the daemon for. */
-  get failedReason(): string | undefined {
-    const disk = this.#daemon?.disk;
-    if (disk === undefined) return undefined;
-    if (disk.state === 'failed') return disk.reason;
-    return disk.replicas().find((replica) => replica.failedReason !== undefined)?.failedReason;
-  }
-
   get serving(): boolean {
     return this.#daemon !== undefined && this.alive;
   }
@@ -126,7 +108,7 @@ export class ReplicaNode {
   }
 
   #look(): void {
-    this.#seen = this.#daemon?.disk.replicas()[0] ?? this.#seen;
+    this.#seen = this.#daemon?.disks.places()[0]?.disk.replicas()[0] ?? this.#seen;
   }
 
   /** Starts the daemon if the host has power and none runs. */
@@ -187,13 +169,10 @@ export class ReplicaNode {
     });
   }
 
-  async #stopDaemon(daemon: Daemon): Promise<void> {
-    daemon.streams.refuseNew();
-    await daemon.control.stop();
-    await Promise.all(daemon.replicas.all().map((replica) => replica.stop()));
-    await daemon.streams.finish();
+  async #stopDaemon({ service, disks }: Daemon): Promise<void> {
+    await service.stop();
     this.#options.network.unlisten(this.address);
-    await daemon.disks.close();
+    await disks.close();
   }
 
   #loses(): void {
@@ -210,60 +189,44 @@ export class ReplicaNode {
   }
 
   async #run(process: SimProcess): Promise<void> {
-    const { network, story, plants } = this.#options;
+    const { network, story } = this.#options;
     const log = story.logger(this.name);
-    const { daemonId } = this;
-    const { bootId } = this.host;
+    const { clock, endOfTurn } = process;
     const incarnation = `i-${this.#random.hex(6)}`;
-    const identity = { daemonId, clusterId: CLUSTER_ID, incarnation, bootId };
-    const pool = this.pool;
+    const { bootId } = this.host;
+    const identity = { daemonId: this.daemonId, clusterId: CLUSTER_ID, incarnation, bootId };
+    const { pool } = this;
     pool.usedBytes = 0;
-    const disk = plants.disk(
-      this.name,
-      await openDisk({
-        path: this.disk.options.name,
-        metaDir: '/meta',
-        identity: { clusterId: CLUSTER_ID, daemonId },
-        ...{ incarnation, bootId, pool, log, clock: process.clock },
-        reserveBytes: 0,
-        cacheBytes: CACHE_BYTES,
-        openDevice: async () => new SimDevice(this.disk, process, () => this.#loses()),
-        openKv: plants.openKv(this.name, this.metadata.openKv(process)),
-        home: this.metadata.files(process),
-        randomBytes: (lengthBytes) => this.#random.bytes(lengthBytes),
-      }),
-    );
-    const disks = DiskSet.of([disk]);
-    const replicas = new ReplicaDirectory();
-    const { clock } = process;
-    const startedMs = clock.nowMs();
-    for (const summary of disk.replicas()) {
-      replicas.add(new ReplicaSession({ disk, summary, clock, startedMs, log }));
-    }
-    const streams = new StreamService({
-      ...{ replicas, pool, clock, log },
-      memory: new Semaphore('replica memory', ADMISSION_BYTES, STREAMS_MAX),
-      metrics: metricsFor(disks, replicas),
-      endOfTurn: process.endOfTurn,
-      streamsMax: STREAMS_MAX,
+    const disks = await this.#openDisks(process, identity, log);
+    const registry = new Registry();
+    const service = new ReplicaService({
+      ...{ identity, disks, pool, registry, clock, endOfTurn, log },
     });
-    const control = new ControlService({ identity, disks, replicas, clock, startedMs, log });
-    this.#daemon = { disk, disks, replicas, streams, control };
+    this.#daemon = { disks, service };
     network.listen(this.address, {
       process,
-      control: control as ReplicaControlHandlers,
-      onIoStream: (stream) => streams.accept(plants.stream(this.name, stream)),
+      control: service.control as ReplicaControlHandlers,
+      onIoStream: (stream) => service.accept(stream),
     });
-    story.add(this.name, `serves, incarnation ${incarnation}, ${bootId}`);
+    story.add(this.name, `serves, incarnation ${incarnation}, boot ${bootId.slice(0, 6)}`);
   }
-}
 
-function metricsFor(disks: DiskSet, replicas: ReplicaDirectory): ServiceMetrics {
-  return new ServiceMetrics(new Registry(), {
-    disks: () => disks.samples(),
-    dirtyRegions: () => disks.dirtyRegions(),
-    replicas: () => replicas.size,
-    streams: () => 0,
-    requestsInFlight: () => 0,
-  });
+  async #openDisks(process: SimProcess, identity: DaemonIdentity, log: Logger): Promise<DiskSet> {
+    const { plants } = this.#options;
+    const { clock } = process;
+    const { incarnation, bootId, clusterId, daemonId } = identity;
+    const path = this.disk.options.name;
+    const parts = {
+      ...{ metaDir: '/meta', cacheBytes: CACHE_BYTES, pool: this.pool, clock, log },
+      openDevice: async () => new SimDevice(this.disk, process, () => this.#loses()),
+      openKv: this.metadata.openKv(process),
+      home: this.metadata.files(process),
+      randomBytes: (lengthBytes: number) => this.#random.bytes(lengthBytes),
+    };
+    if (plants.disk === undefined) {
+      return await DiskSet.open([{ path, sizeBytes: undefined }], { ...parts, identity });
+    }
+    const who = { identity: { clusterId, daemonId }, incarnation, bootId };
+    return DiskSet.of([plants.disk(this.name, await openDisk({ ...parts, ...who, path }))]);
+  }
 }
