@@ -249,7 +249,7 @@ export class CatchUp {
         }
       }
     };
-    await Promise.all(Array.from({ length: this.#options.pacer.policy.idlePieces }, worker));
+    await Promise.all(Array.from({ length: this.#options.pacer.policy.idle.pieces }, worker));
     if (failure !== undefined) throw failure;
   }
 }

@@ -63,23 +63,23 @@ export class RangeCopier {
         this.#fromSources(range, (source) => goodHashes(source, range)),
         hashRange(this.#options.target, range, { raw: true }),
       ]);
-      for (const run of joinRuns(differingRuns(truth.hashes, copy.hashes), GAP_BLOCKS)) {
-        await this.#copyRun(run, range);
-      }
+      await this.#copyRuns(differingRuns(truth.hashes, copy.hashes), range);
     });
   }
 
   /** Runs of one extent that the target is known to have missed. */
   copyRuns(runs: readonly BlockRun[], extent: ByteRange): Promise<void> {
-    return this.#locked(extent, async () => {
-      for (const run of joinRuns(runs, GAP_BLOCKS)) await this.#copyRun(run, extent);
-    });
+    return this.#locked(extent, () => this.#copyRuns(runs, extent));
   }
 
-  async #copyRun(run: BlockRun, within: ByteRange): Promise<void> {
+  /** All at once; every one has ended when it returns or throws. */
+  async #copyRuns(runs: readonly BlockRun[], within: ByteRange): Promise<void> {
     const end = within.offsetBytes + within.lengthBytes;
-    const range = runRange(run, within.offsetBytes, end);
-    if (range.lengthBytes > 0) await this.#copyLocked(range);
+    const ranges = joinRuns(runs, GAP_BLOCKS)
+      .map((run) => runRange(run, within.offsetBytes, end))
+      .filter(({ lengthBytes }) => lengthBytes > 0);
+    const outcomes = await Promise.allSettled(ranges.map((range) => this.#copyLocked(range)));
+    for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
   }
 
   async #copyLocked(range: ByteRange): Promise<void> {

@@ -27,6 +27,7 @@ import type {
   SetMembershipReply,
   SetMembershipRequest,
 } from '../../proto/control.js';
+import type { ReplicaSummary } from '../disk/disk.js';
 import type { ReplicaStore } from '../replica-store.js';
 import type { DaemonIdentity } from './daemon-identity.js';
 import type { DiskSet } from './disk-set.js';
@@ -75,7 +76,7 @@ export class ControlService implements ReplicaControlHandlers {
       disks: disks.info(),
       replicas: disks
         .places()
-        .flatMap(({ disk }) => disk.replicas().map((summary) => replicaInfo(disk.id, summary)))
+        .flatMap(({ disk }) => disk.replicas().map((summary) => this.#infoOf(disk.id, summary)))
         .filter((info) => request.volume === '' || info.volume === request.volume),
     };
   }
@@ -153,6 +154,16 @@ export class ControlService implements ReplicaControlHandlers {
     const { volume, replicaId, epoch, incarnation } = request;
     await this.#options.replicas.get(volume, replicaId).noteComplete(epoch, incarnation);
     return {};
+  }
+
+  /** With the epoch that counts: one whose claim could not be stored is refused nevertheless, and
+   *  who wants to open has to go above it (P4). */
+  #infoOf(diskId: string, summary: ReplicaSummary): ReplicaInfo {
+    const { replicas } = this.#options;
+    const info = replicaInfo(diskId, summary);
+    if (!replicas.has(info.volume, info.replicaId)) return info;
+    const { epochFloor } = replicas.get(info.volume, info.replicaId);
+    return { ...info, epoch: Math.max(info.epoch, epochFloor) };
   }
 
   async #call<T>(
