@@ -10,6 +10,7 @@ import { sleep } from '../common/clock.js';
 import { StorageError, toStorageError } from '../common/errors.js';
 import type { EngineReplicaStatus, EngineStatus } from '../proto/control.js';
 import type { ReplicaLink } from './core/replica-link.js';
+import type { RecordVersion } from './core/replica-set.js';
 import { SlowWatch } from './core/slow-watch.js';
 import type { EngineVolume } from './core/volume.js';
 import { DataPath } from './data-path.js';
@@ -18,18 +19,21 @@ import type { EngineEnvironment } from './engine-environment.js';
 import { engineIdOf } from './engine-life.js';
 import { addEngineGauges, createEngineCounters, type EngineCounters } from './engine-metrics.js';
 import { EventLog, type VolumeEvent } from './events/event-log.js';
+import { StandaloneOpener, type VolumeOpener } from './opener.js';
 import { Pacer } from './recovery/pacer.js';
 import { Scrub, type ScrubStore } from './scrub/scrub.js';
-import { openMembers } from './standalone/open-volume.js';
+import type { OpenedVolume } from './standalone/open-volume.js';
 import { Tenure } from './tenure.js';
 
-export interface EngineEvents {
+export interface EngineHooks {
   /** The engine serves no more and never will: fenced, or acknowledged writes may be lost. Called
    *  once. */
   onEnded(error: StorageError): void;
   onEvent?(event: VolumeEvent): void;
   /** events of earlier engines, oldest first */
   readonly history?: readonly VolumeEvent[];
+  /** default: standalone */
+  readonly opener?: VolumeOpener;
   /** keeps the position of the scrub; default: nowhere */
   readonly scrubStore?: ScrubStore;
 }
@@ -46,14 +50,15 @@ export class Engine {
   readonly scrub: Scrub;
   readonly #config: EngineConfig;
   readonly #environment: EngineEnvironment;
-  readonly #told: EngineEvents;
+  readonly #told: EngineHooks;
+  readonly #opener: VolumeOpener;
   readonly #counters: EngineCounters;
   readonly #slow: SlowWatch;
   readonly #data: DataPath;
   readonly #abort = new AbortController();
   #tenure: Tenure | undefined;
-  /** highest epoch that this engine has tried */
-  #epoch = 0;
+  /** record of the newest tenure that served */
+  #served: RecordVersion = { epoch: 0, generation: 0 };
   #era = 0;
   /** no tenure serves, since when and why */
   #lost: { readonly error: StorageError; readonly sinceMs: number } | undefined;
@@ -65,13 +70,14 @@ export class Engine {
   static async start(
     config: EngineConfig,
     environment: EngineEnvironment,
-    events: EngineEvents,
+    events: EngineHooks,
   ): Promise<Engine> {
     const { processes, randomId } = environment;
     const engineId = engineIdOf(randomId('e'), processes);
-    const { sizeBytes, salvage } = config;
-    const opened = await openMembers(config, { engineId, sizeBytes, salvage }, environment);
-    const engine = new Engine(config, { environment, events, engineId }, opened.plan.sizeBytes);
+    const opener = events.opener ?? new StandaloneOpener(config, environment);
+    const opened = await opener.open(engineId, undefined);
+    const parts = { environment, events, engineId, opener };
+    const engine = new Engine(config, parts, opened.plan.sizeBytes);
     try {
       await engine.scrub.load();
       await engine.#begin(opened, false);
@@ -86,17 +92,19 @@ export class Engine {
     config: EngineConfig,
     parts: {
       readonly environment: EngineEnvironment;
-      readonly events: EngineEvents;
+      readonly events: EngineHooks;
       readonly engineId: string;
+      readonly opener: VolumeOpener;
     },
     sizeBytes: number,
   ) {
-    const { environment, events, engineId } = parts;
+    const { environment, events, engineId, opener } = parts;
     const { clock, registry } = environment;
     this.#config = config;
     this.#environment = environment;
     this.#told = events;
     this.engineId = engineId;
+    this.#opener = opener;
     this.events = new EventLog(clock, {
       onEvent: (event) => events.onEvent?.(event),
       history: events.history ?? [],
@@ -140,9 +148,8 @@ export class Engine {
     return this.#data.volume;
   }
 
-  async #begin(opened: Awaited<ReturnType<typeof openMembers>>, again: boolean): Promise<void> {
+  async #begin(opened: OpenedVolume, again: boolean): Promise<void> {
     const { plan } = opened;
-    this.#epoch = plan.epoch;
     const tenure = new Tenure({
       ...{ config: this.#config, environment: this.#environment, data: this.#data },
       ...{ events: this.events, slow: this.#slow, engineId: this.engineId, opened, again },
@@ -197,6 +204,7 @@ export class Engine {
     const { clock } = this.#environment;
     this.#lost = { error, sinceMs: clock.nowMs() };
     this.events.add('lost', `I/O waits: ${error.message}`, { code: error.code });
+    this.#served = this.#tenure?.record ?? this.#served;
     this.#data.suspend();
     this.#dropTenure(error);
     void this.#reopen(this.#lost.sinceMs);
@@ -218,9 +226,7 @@ export class Engine {
   async #tryReopen(sinceMs: number): Promise<boolean> {
     const { clock } = this.#environment;
     try {
-      const own = { epoch: this.#epoch };
-      const wish = { engineId: this.engineId, sizeBytes: undefined, salvage: false, own };
-      const opened = await openMembers(this.#config, wish, this.#environment);
+      const opened = await this.#opener.open(this.engineId, this.#served);
       await this.#begin(opened, true);
     } catch (cause) {
       const error = toStorageError(cause, 'open the volume again');
@@ -303,8 +309,8 @@ export class Engine {
     return {
       volume: this.#config.volume,
       sizeBytes: this.volume.sizeBytes,
-      epoch: record?.epoch ?? this.#epoch,
-      generation: record?.generation ?? 0,
+      epoch: (record ?? this.#served).epoch,
+      generation: (record ?? this.#served).generation,
       state: !serving ? 'faulted' : degraded ? 'degraded' : 'healthy',
       reason: (this.#ended ?? this.#lost?.error)?.message ?? failed?.reason ?? '',
       replicas,

@@ -180,8 +180,8 @@ export class NbdClient {
     this.flush();
   }
 
-  /** A volume does not lose writes under a device that has acknowledged them (D1). It does not shrink
-   *  and does not turn read-only or writable under it: that is another volume (R8).
+  /** A volume does not lose writes under a device that has acknowledged them (D1). It does not
+   *  shrink and does not turn read-only or writable under it: that is another volume (R8).
    *  @throws StorageError IO_INDETERMINATE (for good) | CONFLICT */
   #checkExport(info: ExportInfo): void {
     const before = this.#info;

@@ -59,9 +59,6 @@ export interface CatchUpOptions {
 }
 
 const LIST_REGIONS = 1024;
-/** A member ends the stream past the payload that it takes, 20 MiB; clients' changes may fill 16 of
- *  them, and a piece is at most one extent. */
-const PIECES_MAX = 4;
 
 export class CatchUp {
   readonly #options: CatchUpOptions;
@@ -276,8 +273,7 @@ export class CatchUp {
         }
       }
     };
-    const workers = Math.min(PIECES_MAX, this.#options.pacer.policy.idlePieces);
-    await Promise.all(Array.from({ length: workers }, worker));
+    await Promise.all(Array.from({ length: this.#options.pacer.policy.idle.pieces }, worker));
     if (failure !== undefined) throw failure;
   }
 }

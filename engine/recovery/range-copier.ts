@@ -7,7 +7,8 @@
  */
 import { bitIsSet } from '../../common/bitmap.js';
 import { StorageError, toStorageError } from '../../common/errors.js';
-import { BLOCK_SIZE } from '../../common/units.js';
+import { Semaphore } from '../../common/semaphore.js';
+import { BLOCK_SIZE, MIB } from '../../common/units.js';
 import type { EqualGate } from '../core/equal-gate.js';
 import type { LinkTable } from '../core/link-table.js';
 import type { BlockRun } from '../core/missed-writes.js';
@@ -34,11 +35,16 @@ export interface RangeCopierOptions {
   readonly onBadCopy: (link: ReplicaLink, error: StorageError, offsetBytes: number) => void;
 }
 
+/** A member ends the stream past the payload that it takes, 20 MiB; clients' changes may fill 16 of
+ *  them. */
+const TARGET_BYTES = 4 * MIB;
 /** A request costs about as much as copying so many blocks. */
 const GAP_BLOCKS = 8;
 
 export class RangeCopier {
   readonly #options: RangeCopierOptions;
+  /** what may be on its way to the target */
+  readonly #window = new Semaphore('copies to a member', TARGET_BYTES, 1 << 16);
   #turn = 0;
   copiedBytes = 0;
 
@@ -59,27 +65,37 @@ export class RangeCopier {
         this.#fromSources(range, (source) => goodHashes(source, range)),
         hashRange(this.#options.target, range, { raw: true }),
       ]);
-      for (const run of joinRuns(differingRuns(truth.hashes, copy.hashes), GAP_BLOCKS)) {
-        await this.#copyRun(run, range);
-      }
+      await this.#copyRuns(differingRuns(truth.hashes, copy.hashes), range);
     });
   }
 
   /** Runs of one extent that the target is known to have missed. */
   copyRuns(runs: readonly BlockRun[], extent: ByteRange): Promise<void> {
-    return this.#locked(extent, async () => {
-      for (const run of joinRuns(runs, GAP_BLOCKS)) await this.#copyRun(run, extent);
-    });
+    return this.#locked(extent, () => this.#copyRuns(runs, extent));
   }
 
-  async #copyRun(run: BlockRun, within: ByteRange): Promise<void> {
+  /** All at once; every one has ended when it returns or throws. */
+  async #copyRuns(runs: readonly BlockRun[], within: ByteRange): Promise<void> {
     const end = within.offsetBytes + within.lengthBytes;
-    const range = runRange(run, within.offsetBytes, end);
-    if (range.lengthBytes > 0) await this.#copyLocked(range);
+    const ranges = joinRuns(runs, GAP_BLOCKS)
+      .map((run) => runRange(run, within.offsetBytes, end))
+      .filter(({ lengthBytes }) => lengthBytes > 0);
+    const outcomes = await Promise.allSettled(ranges.map((range) => this.#copyLocked(range)));
+    for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
   }
 
   async #copyLocked(range: ByteRange): Promise<void> {
+    await this.#window.acquire(range.lengthBytes);
+    try {
+      await this.#copyInWindow(range);
+    } finally {
+      this.#window.release(range.lengthBytes);
+    }
+  }
+
+  async #copyInWindow(range: ByteRange): Promise<void> {
     const { target, verifyBlocks } = this.#options;
+    if (target.broken !== undefined) throw target.broken;
     const image = await this.#fromSources<RangeImage>(range, (source) =>
       readImage(source, range, { raw: false, verifyBlocks }),
     );

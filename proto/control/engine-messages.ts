@@ -1,5 +1,5 @@
-/** The control messages of proto/engine.proto as the rest of the project sees them. Every number is a
- *  safe integer unless it says otherwise. */
+/** The control messages of proto/engine.proto as the rest of the project sees them. Every number is
+ *  a safe integer unless it says otherwise. */
 import type { ControlMemberState } from './messages.js';
 
 export type EngineStatusRequest = Record<string, never>;

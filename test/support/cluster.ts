@@ -2,6 +2,7 @@
  *  a temporary folder. */
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { Child, run } from './process.js';
 
 /** of the checkout, from the sources and from dist/ */
@@ -154,6 +155,17 @@ export class Cluster {
     return JSON.parse(
       await this.aurochs('volume', 'show', 'vol', '--engine', control, '-o', 'json'),
     );
+  }
+
+  /** Resolves when every copy is in sync. @throws with the state after `timeoutMs` */
+  async whenHealthy(timeoutMs = 60_000): Promise<void> {
+    const deadlineMs = performance.now() + timeoutMs;
+    for (;;) {
+      const status = await this.status();
+      if (status.state === 'healthy') return;
+      if (performance.now() > deadlineMs) throw new Error(JSON.stringify(status, undefined, 2));
+      await delay(100);
+    }
   }
 
   /** Ends everything and removes the folder; for `finally`. */

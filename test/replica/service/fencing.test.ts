@@ -94,6 +94,9 @@ describe('P4: a higher epoch', () => {
     fixture.handle().error = new StorageError('IO_ERROR', 'metadata is gone');
     const open2 = fixture.control.openReplica({ ...V1, epoch: 2, engineId: 'e2' });
     expect(await codeOf(open2)).toBe('IO_ERROR');
+    // Who opens it next has to know what to go above.
+    const { replicas } = await fixture.control.identify({ volume: 'v1' });
+    expect(replicas).toMatchObject([{ epoch: 2 }]);
     expect(stream.closed?.error?.code).toBe('STALE_EPOCH');
     const open1 = fixture.control.openReplica({ ...V1, epoch: 1, engineId: 'e1' });
     expect(await codeOf(open1)).toBe('STALE_EPOCH');
