@@ -397,6 +397,8 @@ export class Tenure {
       const verdict = slow.look(data.table.inSync, now);
       if (verdict !== undefined) this.#setAside(verdict.replicaId, verdict.text);
     }
+    // The look may have found that the last member is lost.
+    if (this.#abort.signal.aborted) return;
     this.#ticker = clock.after(TICK_MS, () => this.#tick(), { background: true });
   }
 
