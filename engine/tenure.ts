@@ -12,7 +12,7 @@
  * excluded, and comes back by itself (member-returns.ts).
  */
 import { sleep, type Timer } from '../common/clock.js';
-import { StorageError } from '../common/errors.js';
+import { StorageError, toStorageError } from '../common/errors.js';
 import { crc32cVerify } from '../native/index.js';
 import type { ReplicaControl } from '../proto/control.js';
 import { MembershipKeeper } from './core/membership-keeper.js';
@@ -178,11 +178,8 @@ export class Tenure {
     const { data, opened, config } = this.#options;
     const members = opened.members.map((m) => m.opened);
     data.leaseMembers = () => undefined;
-    const links = await Promise.all(opened.members.map((m) => this.#connect(m)));
-    for (const link of links) {
-      if (link.broken !== undefined) throw link.broken;
-      data.table.add(link, true);
-    }
+    const links = await this.#connectAll();
+    for (const link of links) data.table.add(link, true);
     this.#refuseLoss();
     await this.#equalizeWindows(planPieces(windowRanges(members), data.volume.sizeBytes));
     await this.#awaitPrevious();
@@ -263,6 +260,23 @@ export class Tenure {
       onBroken: (link, error) => this.#onBroken(link, error),
       onHeard: this.#onHeard,
     });
+  }
+
+  /** All members or none: what nobody keeps is given up. */
+  async #connectAll(): Promise<readonly ReplicaLink[]> {
+    const { opened } = this.#options;
+    const outcomes = await Promise.allSettled(opened.members.map((m) => this.#connect(m)));
+    const links = outcomes.flatMap((o) => (o.status === 'fulfilled' ? [o.value] : []));
+    try {
+      for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
+      for (const link of links) if (link.broken !== undefined) throw link.broken;
+      this.#abort.signal.throwIfAborted();
+    } catch (cause) {
+      const error = toStorageError(cause, 'connect all members');
+      for (const link of links) link.break(error);
+      throw error;
+    }
+    return links;
   }
 
   async #connect(member: OpenedMember): Promise<ReplicaLink> {

@@ -1,37 +1,20 @@
 import { describe, expect, it } from 'vitest';
 import { BLOCK_SIZE } from '../../common/units.js';
-import type { Engine } from '../../engine/engine.js';
 import { engineIdOf } from '../../engine/engine-life.js';
 import { IO_OP } from '../../proto/io-codec.js';
-import { fill, outcome, turns } from '../support/engine-bed.js';
-import { EngineWorld, FakeProcesses, processFacts } from '../support/engine-world.js';
+import { outcome, turns } from '../support/engine-bed.js';
+import {
+  EngineWorld,
+  eventsOf,
+  expectNothingLeft,
+  FakeProcesses,
+  inSync,
+  processFacts,
+  read,
+  write,
+} from '../support/engine-world.js';
 
 const LEASE_WAIT_MS = 5_500;
-
-const write = (engine: Engine, block: number, value: number): Promise<void> =>
-  engine.volume.write(block * BLOCK_SIZE, BLOCK_SIZE, [fill(BLOCK_SIZE, value)], { fua: false });
-
-async function read(engine: Engine, block: number): Promise<number | undefined> {
-  const result = await engine.volume.read(block * BLOCK_SIZE, BLOCK_SIZE);
-  const value = result.chunks[0]?.[0];
-  result.release();
-  return value;
-}
-
-const eventsOf = (engine: Engine): string[] => engine.events.events().map((e) => e.kind);
-const inSync = (world: EngineWorld, address: string): string[] =>
-  world
-    .daemon(address)
-    .membership.members.filter((m) => m.state === 'in-sync')
-    .map((m) => m.address);
-
-/** Nothing is open, nobody waits for a timer (one that looks at reads ends by itself). */
-async function expectNothingLeft(world: EngineWorld): Promise<void> {
-  await world.run(2_000);
-  expect(world.network.openStreams).toBe(0);
-  expect(world.network.openControls).toBe(0);
-  expect(world.clock.pending).toBe(0);
-}
 
 /** Which step of the start each call belongs to, each named once. */
 const steps = (calls: readonly string[]): string[] => [

@@ -1,7 +1,9 @@
 /** A whole engine, from start to stop, with daemons in memory and time in the test's hands. */
 import { pino } from 'pino';
+import { expect } from 'vitest';
 import type { StorageError } from '../../common/errors.js';
 import { Registry } from '../../common/metrics.js';
+import { BLOCK_SIZE } from '../../common/units.js';
 import { Engine } from '../../engine/engine.js';
 import {
   DEFAULT_TUNING,
@@ -12,7 +14,7 @@ import type { EngineEnvironment } from '../../engine/engine-environment.js';
 import type { ProcessFacts, ProcessTable } from '../../engine/engine-life.js';
 import { createBufferPool } from '../../native/index.js';
 import { ManualClock } from '../common/manual-clock.js';
-import { SIZE, turns } from './engine-bed.js';
+import { fill, SIZE, turns } from './engine-bed.js';
 import { FakeDaemon } from './fake-daemon.js';
 import { MemoryNetwork } from './memory-network.js';
 
@@ -140,6 +142,34 @@ export class EngineWorld {
     }
     throw new Error(`not so after ${maxMs} ms: ${condition}`);
   }
+}
+
+/** One block, filled with the value. */
+export const write = (engine: Engine, block: number, value: number): Promise<void> =>
+  engine.volume.write(block * BLOCK_SIZE, BLOCK_SIZE, [fill(BLOCK_SIZE, value)], { fua: false });
+
+/** First byte of the block. */
+export async function read(engine: Engine, block: number): Promise<number | undefined> {
+  const result = await engine.volume.read(block * BLOCK_SIZE, BLOCK_SIZE);
+  const value = result.chunks[0]?.[0];
+  result.release();
+  return value;
+}
+
+export const eventsOf = (engine: Engine): string[] => engine.events.events().map((e) => e.kind);
+/** Addresses of the in-sync members, as one daemon has stored it. */
+export const inSync = (world: EngineWorld, address: string): string[] =>
+  world
+    .daemon(address)
+    .membership.members.filter((m) => m.state === 'in-sync')
+    .map((m) => m.address);
+
+/** Nothing is open, nobody waits for a timer (one that looks at reads ends by itself). */
+export async function expectNothingLeft(world: EngineWorld): Promise<void> {
+  await world.run(2_000);
+  expect(world.network.openStreams).toBe(0);
+  expect(world.network.openControls).toBe(0);
+  expect(world.clock.pending).toBe(0);
 }
 
 let ids = 0;
