@@ -9,6 +9,7 @@
 import { sleep } from '../common/clock.js';
 import { StorageError, toStorageError } from '../common/errors.js';
 import type { EngineReplicaStatus, EngineStatus } from '../proto/control.js';
+import { isFencing } from './core/fencing.js';
 import type { ReplicaLink } from './core/replica-link.js';
 import type { RecordVersion } from './core/replica-set.js';
 import { SlowWatch } from './core/slow-watch.js';
@@ -225,14 +226,17 @@ export class Engine {
   /** True: it serves again, or never will. */
   async #tryReopen(sinceMs: number): Promise<boolean> {
     const { clock } = this.#environment;
+    // A member that is to be opened says STALE_EPOCH only for another engine.
+    let epoch = Number.NEGATIVE_INFINITY;
     try {
       const opened = await this.#opener.open(this.engineId, this.#served);
+      epoch = opened.plan.epoch;
       await this.#begin(opened, true);
     } catch (cause) {
       const error = toStorageError(cause, 'open the volume again');
       this.#data.suspend();
       this.#dropTenure(error);
-      if (error.code === 'STALE_EPOCH') this.#end('fenced', error);
+      if (isFencing(error, epoch)) this.#end('fenced', error);
       else if (error.code === 'IO_INDETERMINATE') this.#end('lost', error);
       else this.events.add('lost', `cannot be opened yet: ${error.message}`, { code: error.code });
       return this.#ended !== undefined;
