@@ -39,6 +39,7 @@ export interface EngineHooks {
   readonly scrubStore?: ScrubStore;
 }
 
+const STOPPING = new StorageError('CLOSED', 'the engine stops');
 /** A scrub that begins anew with each engine. */
 const FORGETFUL: ScrubStore = { load: async () => undefined, save: async () => undefined };
 const NONE: ReadonlyMap<string, number> = new Map();
@@ -64,6 +65,7 @@ export class Engine {
   /** no tenure serves, since when and why */
   #lost: { readonly error: StorageError; readonly sinceMs: number } | undefined;
   #refusing = false;
+  #stopping = false;
   #ended: StorageError | undefined;
 
   /** Opens (or creates) the volume; resolves when it serves: fenced, recovered, recorded.
@@ -151,6 +153,10 @@ export class Engine {
 
   async #begin(opened: OpenedVolume, again: boolean): Promise<void> {
     const { plan } = opened;
+    if (this.#ended !== undefined) {
+      for (const { control } of opened.members) control.close();
+      throw this.#ended;
+    }
     const tenure = new Tenure({
       ...{ config: this.#config, environment: this.#environment, data: this.#data },
       ...{ events: this.events, slow: this.#slow, engineId: this.engineId, opened, again },
@@ -208,7 +214,8 @@ export class Engine {
     this.#served = this.#tenure?.record ?? this.#served;
     this.#data.suspend();
     this.#dropTenure(error);
-    void this.#reopen(this.#lost.sinceMs);
+    if (this.#stopping) this.#data.refuse(STOPPING);
+    else void this.#reopen(this.#lost.sinceMs);
   }
 
   async #reopen(sinceMs: number): Promise<void> {
@@ -359,9 +366,9 @@ export class Engine {
    *  nothing, closes. Frontends must be closed first. Never throws: a stop that cannot clean is as
    *  safe as a crash. */
   async stop(): Promise<void> {
-    const stopping = new StorageError('CLOSED', 'the engine stops');
+    this.#stopping = true;
     // What waits for lost members will not be served by this engine.
-    if (this.#lost !== undefined) this.#data.refuse(stopping);
+    if (this.#lost !== undefined) this.#data.refuse(STOPPING);
     await this.scrub.stop();
     await this.volume.close();
     await this.#data.cleaner.stop();
@@ -374,11 +381,11 @@ export class Engine {
     } catch (error) {
       this.#environment.log.warn({ err: error }, 'stop: regions stay dirty');
     }
-    this.#ended ??= stopping;
-    this.#abort.abort(stopping);
+    this.#ended ??= STOPPING;
+    this.#abort.abort(STOPPING);
     this.#data.suspend();
     this.#tenure?.close();
     this.#tenure = undefined;
-    this.#data.refuse(stopping);
+    this.#data.refuse(STOPPING);
   }
 }

@@ -115,6 +115,70 @@ describe('an engine that opens its volume again', () => {
     await other.during(second.stop());
     await expectNothingLeft(other);
   });
+
+  it.each(STEPS)('stopped in the step %s: ends, serves no more, leaves nothing', async (step) => {
+    const { world, engine } = await lostAll();
+    const waiting = outcome(write(engine, 1, 9));
+    let stopped: Promise<void> | undefined;
+    world.network.before = async (call) => {
+      if (call !== `n2:${step}`) return;
+      stopped ??= engine.stop();
+      await turns(20);
+    };
+    await world.until(() => stopped !== undefined);
+    await world.during(stopped ?? Promise.resolve());
+    expect(['ok', 'CLOSED']).toContain(await world.during(waiting));
+    await world.run(10_000);
+    await expectNothingLeft(world);
+    const calls = world.network.calls.length;
+    await world.run(10_000);
+    expect(world.network.calls).toHaveLength(calls);
+    expect(await outcome(read(engine, 0))).toBe('CLOSED');
+  });
+});
+
+describe('stop', () => {
+  it('while all members are lost: at once, what waits fails', async () => {
+    const world = await existing();
+    const engine = await world.startEngine();
+    for (const d of world.daemons.values()) d.kill();
+    const waiting = outcome(write(engine, 1, 9));
+    await world.run(1_000);
+    const before = world.clock.nowMs();
+    await world.during(engine.stop());
+    expect(await waiting).toBe('CLOSED');
+    expect(world.clock.nowMs() - before).toBeLessThan(1_000);
+    await expectNothingLeft(world);
+  });
+
+  it('and then all members are lost: not later than with them', async () => {
+    const world = await existing();
+    const engine = await world.startEngine();
+    for (const d of world.daemons.values()) d.replica.stall(true);
+    const waiting = outcome(write(engine, 1, 9));
+    await turns(5);
+    const stopped = engine.stop();
+    for (const d of world.daemons.values()) d.kill();
+    const before = world.clock.nowMs();
+    await world.during(stopped);
+    expect(await waiting).toBe('CLOSED');
+    expect(world.clock.nowMs() - before).toBeLessThan(1_000);
+    await expectNothingLeft(world);
+  });
+
+  it('with a member that is catching up: it does not wait for it', async () => {
+    const world = await existing();
+    const engine = await world.startEngine();
+    world.daemon('n3').kill();
+    await world.during(write(engine, 1, 9));
+    world.daemon('n3').start();
+    world.network.before = async (call) => {
+      if (call === 'n3:connectIo') world.daemon('n3').replica.onRequest = () => undefined;
+    };
+    await world.until(() => world.network.calls.filter((c) => c === 'n3:connectIo').length > 1);
+    await world.during(engine.stop());
+    await expectNothingLeft(world);
+  });
 });
 
 describe('power is lost on every member (P10, F3)', () => {
