@@ -355,6 +355,8 @@ export class Tenure {
   #onBroken(link: ReplicaLink, error: StorageError): void {
     const { data, told } = this.#options;
     if (!data.table.remove(link) || this.#abort.signal.aborted) return;
+    // What is made equal without it is no write, and not noted: it is compared when it is back.
+    if (data.unequal.active) data.table.away.get(link.replicaId)?.forget();
     const keeper = this.#keeper;
     if (keeper === undefined) return;
     if (data.unequal.active && this.#equalizer.needs(link.replicaId)) {

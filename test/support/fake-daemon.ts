@@ -111,6 +111,19 @@ export class FakeDaemon {
     this.#here.replica.cut(new StorageError('REPLICA_FAILED', 'the replica has failed'));
   }
 
+  /** An image of the disk. @returns puts it back, while the daemon does not run */
+  save(): () => void {
+    const held = this.#here;
+    const { epoch, engineId, previousEngineId, membership } = held;
+    const restoreCopy = held.replica.copy.save();
+    return () => {
+      this.kill();
+      restoreCopy();
+      Object.assign(held, { epoch, engineId, previousEngineId, membership });
+      this.start();
+    };
+  }
+
   #restarted(held: Held): void {
     held.restartedDirty = held.replica.copy.dirtyRegions().length > 0;
     held.replica.copy.restart();
