@@ -21,7 +21,7 @@ import type { EngineEnvironment } from '../engine-environment.js';
 import type { EventLog } from '../events/event-log.js';
 import { connectMember } from '../standalone/connect-member.js';
 import { CatchUp } from './catch-up.js';
-import { findReplica } from './find-replica.js';
+import { findReplica, type Place } from './find-replica.js';
 import { Progress, type ProgressView } from './progress.js';
 import { RangeCopier } from './range-copier.js';
 
@@ -49,10 +49,8 @@ interface Candidate {
   reason: string;
 }
 
-interface Found {
+interface Found extends Place {
   readonly replicaId: string;
-  readonly address: string;
-  readonly control: ReplicaControl;
 }
 
 const FIRST_PAUSE_MS = 500;
@@ -166,7 +164,14 @@ export class MemberReturns {
     });
     known.get(replicaId)?.control.close();
     known.set(replicaId, place);
+    if (!this.#isAsItLeft(place)) this.#options.data.table.away.get(replicaId)?.forget();
     return { replicaId, ...place };
+  }
+
+  /** False: a list of what it missed since it left says too little. It has failed, with nobody to
+   *  tell, and lost what was not flushed (D3), or its disk is an older one (scenario 55). */
+  #isAsItLeft({ info }: Place): boolean {
+    return info !== undefined && !info.failed && info.epoch === this.#options.epoch;
   }
 
   async #open(found: Found): Promise<OpenReplicaReply> {

@@ -130,6 +130,41 @@ describe('what a returned member may lack besides what it missed', () => {
     await end(world, engine);
   });
 
+  it('D3: its flush failed while it could not be reached: its dirty regions are compared', async () => {
+    const { world, engine } = await running();
+    await world.during(write(engine, 2, 30));
+    world.network.cut('n3');
+    await world.during(write(engine, 1, 20));
+    // The device has dropped what it could not write, and nobody heard of it.
+    const { copy } = world.daemon('n3').replica;
+    copy.losePower(() => false);
+    world.daemon('n3').fail();
+    expect(copy.bytes[2 * BLOCK_SIZE]).toBe(3);
+    world.network.heal('n3');
+    await backIn(world, engine);
+    await expectWhole(world, engine, { 1: 20, 2: 30 });
+    await end(world, engine);
+  });
+
+  it('scenario 55: its disk was restored from an older image: nothing it misses is believed', async () => {
+    const world = new EngineWorld();
+    const first = await world.startEngine();
+    await world.during(write(first, 1, 2));
+    await world.during(first.stop());
+    const restore = world.daemon('n3').save();
+    const next = world.other();
+    for (const d of next.daemons.values()) d.silentMs = 60_000;
+    const engine = await next.startEngine();
+    await next.during(write(engine, 1, 20));
+    next.network.cut('n3');
+    await next.during(write(engine, 2, 30));
+    restore();
+    next.network.heal('n3');
+    await backIn(next, engine);
+    await expectWhole(next, engine, { 1: 20, 2: 30 });
+    await end(next, engine);
+  });
+
   it('R1: what was made equal without it is compared: it was no write', async () => {
     const world = new EngineWorld();
     const first = await world.startEngine();
