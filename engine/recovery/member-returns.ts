@@ -84,10 +84,7 @@ export class MemberReturns {
   start(replicaId: string, firstPauseMs = FIRST_PAUSE_MS): void {
     const candidate = this.#candidateOf(replicaId);
     if (candidate.running || this.#options.signal.aborted) return;
-    candidate.running = true;
-    void this.#run(replicaId, candidate, firstPauseMs).finally(() => {
-      candidate.running = false;
-    });
+    void this.#run(replicaId, candidate, firstPauseMs);
   }
 
   forget(replicaId: string): void {
@@ -108,24 +105,37 @@ export class MemberReturns {
   }
 
   async #run(replicaId: string, candidate: Candidate, firstPauseMs: number): Promise<void> {
-    const { signal, keeper, environment } = this.#options;
-    const { clock } = environment;
-    if (clock.nowMs() - candidate.lastInSyncMs > WELL_MS) candidate.attempts = 0;
-    let pauseMs = candidate.attempts === 0 ? firstPauseMs : this.#pauseMs(candidate);
-    for (;;) {
-      const backOffMs = this.#options.slow.backOffMs(replicaId, clock.nowMs());
-      await sleep(clock, Math.max(pauseMs, backOffMs), signal).catch(() => undefined);
-      if (signal.aborted || keeper.set.roleOf(replicaId) !== 'out') return;
-      candidate.attempts += 1;
-      const done = await this.#attempt(replicaId, candidate);
-      candidate.progress = undefined;
-      if (done) candidate.lastInSyncMs = clock.nowMs();
-      if (done || signal.aborted) return;
-      // While it was attached it may have been named in-sync by a record: its exclusion comes
-      // first.
-      if (keeper.set.roleOf(replicaId) !== 'out') return;
-      pauseMs = this.#pauseMs(candidate);
+    const { clock } = this.#options.environment;
+    candidate.running = true;
+    try {
+      if (clock.nowMs() - candidate.lastInSyncMs > WELL_MS) candidate.attempts = 0;
+      let pauseMs = candidate.attempts === 0 ? firstPauseMs : this.#pauseMs(candidate);
+      while (this.#isOut(replicaId)) {
+        await this.#pause(replicaId, pauseMs);
+        if (!this.#isOut(replicaId)) break;
+        candidate.attempts += 1;
+        const done = await this.#attempt(replicaId, candidate);
+        candidate.progress = undefined;
+        if (done) candidate.lastInSyncMs = clock.nowMs();
+        pauseMs = this.#pauseMs(candidate);
+      }
+    } finally {
+      // In the very step that found it not to be out: whoever finds it out later starts this anew.
+      candidate.running = false;
     }
+  }
+
+  /** False also while its exclusion is not stored: it may have been named in-sync by a record. */
+  #isOut(replicaId: string): boolean {
+    const { signal, keeper } = this.#options;
+    return !signal.aborted && keeper.set.roleOf(replicaId) === 'out';
+  }
+
+  async #pause(replicaId: string, pauseMs: number): Promise<void> {
+    const { signal, slow, environment } = this.#options;
+    const { clock } = environment;
+    const backOffMs = slow.backOffMs(replicaId, clock.nowMs());
+    await sleep(clock, Math.max(pauseMs, backOffMs), signal).catch(() => undefined);
   }
 
   #pauseMs(candidate: Candidate): number {
