@@ -473,6 +473,8 @@ export class Tenure {
     keeper.set.leave(replicaId);
     await keeper.changed();
     this.#returns?.forget(replicaId);
+    this.#known.get(replicaId)?.control.close();
+    this.#known.delete(replicaId);
     this.#options.data.table.away.delete(replicaId);
     this.#options.data.forgetIndex(replicaId);
     this.#options.events.add('left', 'taken off the record', { replica: replicaId });

@@ -16,7 +16,7 @@ import type { MembershipKeeper } from '../core/membership-keeper.js';
 import type { ReplicaLink } from '../core/replica-link.js';
 import type { SlowWatch } from '../core/slow-watch.js';
 import type { DataPath } from '../data-path.js';
-import type { EngineConfig } from '../engine-config.js';
+import { type EngineConfig, REPLICAS_MAX } from '../engine-config.js';
 import type { EngineEnvironment } from '../engine-environment.js';
 import type { EventLog } from '../events/event-log.js';
 import { connectMember } from '../standalone/connect-member.js';
@@ -95,6 +95,12 @@ export class MemberReturns {
    *  @throws StorageError why it could not be recorded */
   async join(address: string): Promise<string> {
     const { environment, keeper, data, events } = this.#options;
+    const { length } = keeper.set.record.members;
+    if (length >= REPLICAS_MAX) {
+      throw new StorageError('LIMIT_EXCEEDED', `${length} members, at most ${REPLICAS_MAX}`, {
+        hint: 'take one off that is lost for good',
+      });
+    }
     const replicaId = environment.randomId('r');
     keeper.set.join(replicaId, address);
     await keeper.changed();
@@ -172,6 +178,10 @@ export class MemberReturns {
       sizeBytes: this.#options.data.volume.sizeBytes,
       record: keeper.set.record,
     });
+    if (!this.#isOut(replicaId)) {
+      place.control.close();
+      throw new StorageError('ABORTED', 'the member is not wanted now', { replica: replicaId });
+    }
     known.get(replicaId)?.control.close();
     known.set(replicaId, place);
     if (!this.#isAsItLeft(place)) this.#options.data.table.away.get(replicaId)?.forget();

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { BLOCK_SIZE } from '../../../common/units.js';
 import type { Engine } from '../../../engine/engine.js';
+import { REPLICAS_MAX } from '../../../engine/engine-config.js';
 import { IO_OP } from '../../../proto/io-codec.js';
 import { outcome, turns } from '../../support/engine-bed.js';
 import {
@@ -196,6 +197,27 @@ describe('what a returned member may lack besides what it missed', () => {
   });
 });
 
+describe('the end of the engine', () => {
+  it.each(['identify', 'openReplica', 'connectIo', 'listRegions'] as const)(
+    'in the step %s of a return: nothing is left open',
+    async (step) => {
+      const { world, engine } = await running();
+      world.daemon('n3').kill();
+      await world.during(write(engine, 1, 20));
+      world.daemon('n3').start();
+      let stopped: Promise<void> | undefined;
+      world.network.before = async (call) => {
+        if (call !== `n3:${step}`) return;
+        stopped ??= engine.stop();
+        await turns(30);
+      };
+      await world.until(() => stopped !== undefined);
+      await world.during(stopped ?? Promise.resolve());
+      await expectNothingLeft(world);
+    },
+  );
+});
+
 describe('a member that does not stay (scenarios 8, 27)', () => {
   /** Kills and starts the daemon again whenever it has been attached; how often, in `ms`. */
   async function crashLoop(world: EngineWorld, ms: number): Promise<number> {
@@ -252,6 +274,38 @@ describe('members come and go for good', () => {
     await world.during(engine.join('n4'));
     await backIn(world, engine, 4);
     await expectWhole(world, engine, { 0: 1, 3: 4 });
+    await end(world, engine);
+  });
+
+  it('there may be so many of them and no more: each has a bit of its own', async () => {
+    const addresses = Array.from({ length: REPLICAS_MAX }, (_, n) => `m${n}`);
+    const world = new EngineWorld(addresses, 64 * BLOCK_SIZE);
+    const engine = await world.startEngine();
+    world.addDaemon('one-more');
+    expect(await world.during(outcome(engine.join('one-more')))).toBe('LIMIT_EXCEEDED');
+    expect(world.daemon('m0').membership.members).toHaveLength(REPLICAS_MAX);
+    await end(world, engine);
+  });
+
+  it('one that is out leaves, also while it is being looked for, and is forgotten', async () => {
+    const { world, engine } = await running();
+    const replicaId = world.daemon('n3').replica.replicaId;
+    world.daemon('n3').kill();
+    await world.during(write(engine, 1, 20));
+    let left: Promise<void> | undefined;
+    world.daemon('n3').start();
+    world.network.before = async (call) => {
+      if (call !== 'n3:connectIo') return;
+      left ??= engine.leave(replicaId);
+      await turns(20);
+    };
+    await world.until(() => left !== undefined);
+    await world.during(left ?? Promise.resolve());
+    await world.run(60_000);
+    expect(world.daemon('n1').membership.members.map((m) => m.address)).toEqual(['n1', 'n2']);
+    expect(world.network.openStreams).toBe(2);
+    expect(world.network.openControls).toBe(2);
+    await world.during(write(engine, 2, 30));
     await end(world, engine);
   });
 });
