@@ -11,7 +11,7 @@ import { StorageError, toStorageError } from '../common/errors.js';
 import type { EngineReplicaStatus, EngineStatus } from '../proto/control.js';
 import { isFencing } from './core/fencing.js';
 import type { ReplicaLink } from './core/replica-link.js';
-import type { RecordVersion } from './core/replica-set.js';
+import type { MembershipRecord } from './core/replica-set.js';
 import { SlowWatch } from './core/slow-watch.js';
 import type { EngineVolume } from './core/volume.js';
 import { DataPath } from './data-path.js';
@@ -60,7 +60,7 @@ export class Engine {
   readonly #abort = new AbortController();
   #tenure: Tenure | undefined;
   /** record of the newest tenure that served */
-  #served: RecordVersion = { epoch: 0, generation: 0 };
+  #served: MembershipRecord | undefined;
   #era = 0;
   /** no tenure serves, since when and why */
   #lost: { readonly error: StorageError; readonly sinceMs: number } | undefined;
@@ -312,7 +312,7 @@ export class Engine {
    *  not know */
   async status(uris: readonly string[]): Promise<EngineStatus> {
     const allocated = (await this.#tenure?.allocatedBytes()) ?? NONE;
-    const record = this.#tenure?.record;
+    const record = this.#tenure?.record ?? this.#served;
     const replicas = this.#replicaStatus(allocated);
     const degraded = replicas.some((r) => r.state !== 'in-sync');
     const serving = this.#lost === undefined && this.#ended === undefined;
@@ -320,8 +320,8 @@ export class Engine {
     return {
       volume: this.#config.volume,
       sizeBytes: this.volume.sizeBytes,
-      epoch: (record ?? this.#served).epoch,
-      generation: (record ?? this.#served).generation,
+      epoch: record?.epoch ?? 0,
+      generation: record?.generation ?? 0,
       state: !serving ? 'faulted' : degraded ? 'degraded' : 'healthy',
       reason: (this.#ended ?? this.#lost?.error)?.message ?? failed?.reason ?? '',
       replicas,

@@ -16,13 +16,14 @@ export interface OpenedMember {
 
 /** What the daemon at an address has of a volume; never throws. */
 export async function identify(dial: Dial, volume: string, address: string): Promise<Answer> {
-  const client = dial(address);
+  let client: ReplicaControl | undefined;
   try {
+    client = dial(address);
     return { address, reply: await client.identify({ volume }) };
   } catch (error) {
     return { address, reply: undefined, error: toStorageError(error, `identify ${address}`) };
   } finally {
-    client.close();
+    client?.close();
   }
 }
 

@@ -277,6 +277,19 @@ describe('members come and go for good', () => {
     await end(world, engine);
   });
 
+  it('a volume that lost all members finds the new one again', async () => {
+    const { world, engine } = await running();
+    world.addDaemon('n4');
+    await world.during(engine.join('n4'));
+    await backIn(world, engine, 4);
+    for (const d of world.daemons.values()) d.kill();
+    await world.until(() => engine.waiting);
+    for (const d of world.daemons.values()) d.start();
+    await backIn(world, engine, 4);
+    await expectWhole(world, engine, { 0: 1, 3: 4 });
+    await end(world, engine);
+  });
+
   it('there may be so many of them and no more: each has a bit of its own', async () => {
     const addresses = Array.from({ length: REPLICAS_MAX }, (_, n) => `m${n}`);
     const world = new EngineWorld(addresses, 64 * BLOCK_SIZE);
