@@ -158,8 +158,11 @@ export class ReplicaNode {
     const daemon = this.#daemon;
     if (process === undefined || daemon === undefined || !process.alive) return;
     this.#options.story.add(this.name, 'is told to stop');
+    this.#look();
     await new Promise<void>((resolve) => {
       process.onDeath(() => resolve());
+      // Told again, it goes on stopping.
+      this.#daemon = undefined;
       process.post(process.scheduler.nowMs, () => {
         void this.#stopDaemon(daemon).then(() => {
           process.die('exit');
