@@ -76,6 +76,7 @@ export class ReplicaNode {
     );
     const kvTimes = { batchMs: times.writeMs, syncMs: 2 * times.flushMs, getMs: times.readMs };
     this.metadata = new SimKvHome(host.scheduler, kvTimes, this.#random);
+    this.metadata.onSyncFailed = () => this.#loses();
     options.network.name(options.address, host);
   }
 
