@@ -102,6 +102,28 @@ describe('P7, P10: how it was left', () => {
     expect((await bed.read(0, 4)).equals(stamped(1, 4))).toBe(true);
   });
 
+  it.each([
+    { change: 'a new era with it in-sync', era: 1, state: 'in-sync' as const, lossy: false },
+    { change: 'a new era without it', era: 1, state: 'failed' as const, lossy: true },
+    { change: 'the same era', era: 0, state: 'in-sync' as const, lossy: true },
+  ])('what was lost is accepted by a new era that names it: $change', async (row) => {
+    await leaveDirty();
+    await bed.powerCut('dropped');
+    await bed.open();
+    const { replicaId } = bed.handle;
+    const member = { replicaId, address: 'host:1', state: row.state };
+    await bed.handle.setMembership({
+      ...{ epoch: 2, generation: 2, engineId: 'e-2', era: row.era, members: [member] },
+    });
+    expect(bed.handle.lossy).toBe(row.lossy);
+    await bed.kill();
+    await bed.open();
+    expect([bed.handle.restartedDirty, bed.handle.lossy]).toEqual([true, row.lossy]);
+    await bed.powerCut('dropped');
+    await bed.open();
+    expect(bed.handle.lossy).toBe(true);
+  });
+
   it('a clean close and another boot: not lossy, dirty regions to compare', async () => {
     await leaveDirty();
     await bed.close();
