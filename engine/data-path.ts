@@ -57,6 +57,8 @@ export class DataPath {
   readonly volume: EngineVolume;
   /** members whose confirmation the read lease needs; set by the tenure */
   leaseMembers: () => readonly LeaseMember[] | undefined = () => undefined;
+  /** every suspect extent is equal and flushed on all members; set by the tenure */
+  onEqual: () => void = () => undefined;
   readonly #indices = new Map<string, number>();
   #nextId = 0;
 
@@ -73,7 +75,10 @@ export class DataPath {
     });
     this.unequal = new UnequalExtents({
       ...{ clock, log },
-      onDone: () => events.add('recovered', 'all members are equal'),
+      onDone: () => {
+        events.add('recovered', 'all members are equal');
+        this.onEqual();
+      },
     });
     const gate = this.unequal;
     this.fanout = new Fanout({

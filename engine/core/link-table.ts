@@ -17,7 +17,8 @@ export class LinkTable {
   readonly all: ReplicaLink[] = [];
   readonly inSync: ReplicaLink[] = [];
   readonly away = new Map<string, MissedWrites>();
-  /** by links in `all`; may hold what was refused by all, which nobody misses: only more is copied */
+  /** by links in `all`; may hold what was refused by all, which nobody misses: only more is
+   *  copied */
   readonly #refused = new Map<ReplicaLink, MissedWrites>();
 
   find(replicaId: string): ReplicaLink | undefined {

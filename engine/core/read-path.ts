@@ -9,8 +9,8 @@
  *   first good answer counts. At most one read in HEDGE_EVERY, so that a slow set does not become
  *   slower.
  * - An answer leaves only while the read lease is held (P13); without it it waits, and the members
- *   are asked to confirm. Between tenures reads wait and are asked again in the next one, once their
- *   range is equal on all members there (P5).
+ *   are asked to confirm. Between tenures reads wait and are asked again in the next one, once
+ *  their  range is equal on all members there (P5).
  * - The caller holds the range lock (shared), so that no write runs in the range meanwhile (N1).
  */
 import type { Clock, Timer } from '../../common/clock.js';

@@ -139,6 +139,10 @@ export class OpenedReplica implements ReplicaHandle {
     await this.#change(accepted ? { membership, lossy: false } : { membership });
   }
 
+  async noteComplete(): Promise<void> {
+    if (this.lossy) await this.#change({ lossy: false });
+  }
+
   async reopen(): Promise<void> {
     this.#checkDisk();
     if (this.#closing !== undefined) throw this.#closedError();

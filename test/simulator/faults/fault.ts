@@ -1,4 +1,5 @@
-/** What may go wrong in a run: plain data, so that a plan can be printed, shortened and repeated. */
+/** What may go wrong in a run: plain data, so that a plan can be printed, shortened and
+ *  repeated. */
 import type { Fate } from '../disk/disk-faults.js';
 
 interface Common {

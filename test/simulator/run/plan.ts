@@ -79,7 +79,8 @@ function planTopology(random: Random, mix: Mix): Topology {
     windows.map(({ firstBlock }) => Math.floor((firstBlock * BLOCK_SIZE) / MIB)),
   );
   const diskBytes = Array.from({ length: replicas }, () => {
-    // A margin for the windows that reach into the next extent; or not enough, where that is wanted.
+    // A margin for the windows that reach into the next extent; or not enough, where that is
+    // wanted.
     const spare = random.chance(mix.smallDisks ?? 0) ? -2 : 8;
     return (Math.max(8, 2 * extents.size + spare) + 1) * MIB;
   });
