@@ -47,6 +47,20 @@ interface Candidate {
   lastInSyncMs: number;
   progress: Progress | undefined;
   reason: string;
+  /** when the next attempt begins; undefined: under way, or none is due */
+  nextTryMs: number | undefined;
+}
+
+/** How the return of one member stands. */
+export interface Trial {
+  /** since it was last well */
+  readonly attempts: number;
+  /** why the last attempt failed; '' if none did */
+  readonly reason: string;
+  /** until the next attempt; undefined: under way, or none is due */
+  readonly nextTryMs: number | undefined;
+  /** of the attempt under way */
+  readonly progress: ProgressView | undefined;
 }
 
 interface Found {
@@ -72,14 +86,14 @@ export class MemberReturns {
     this.#options = options;
   }
 
-  /** How far the catch-up of a member is; undefined: it is not under way. */
-  progressOf(replicaId: string): ProgressView | undefined {
-    return this.#candidates.get(replicaId)?.progress?.view();
-  }
-
-  /** Why the last attempt failed; '' if none did. */
-  reasonOf(replicaId: string): string {
-    return this.#candidates.get(replicaId)?.reason ?? '';
+  /** Undefined: the member never was out in this tenure. */
+  trialOf(replicaId: string): Trial | undefined {
+    const candidate = this.#candidates.get(replicaId);
+    if (candidate === undefined) return undefined;
+    const { attempts, reason, progress, nextTryMs } = candidate;
+    const nowMs = this.#options.environment.clock.nowMs();
+    const leftMs = nextTryMs === undefined ? undefined : Math.max(0, nextTryMs - nowMs);
+    return { attempts, reason, progress: progress?.view(), nextTryMs: leftMs };
   }
 
   /** The member is out: tries to bring it back until it is in-sync or the tenure ends. */
@@ -116,7 +130,10 @@ export class MemberReturns {
     let pauseMs = candidate.attempts === 0 ? firstPauseMs : this.#pauseMs(candidate);
     for (;;) {
       const backOffMs = this.#options.slow.backOffMs(replicaId, clock.nowMs());
-      await sleep(clock, Math.max(pauseMs, backOffMs), signal).catch(() => undefined);
+      const waitMs = Math.max(pauseMs, backOffMs);
+      candidate.nextTryMs = clock.nowMs() + waitMs;
+      await sleep(clock, waitMs, signal).catch(() => undefined);
+      candidate.nextTryMs = undefined;
       if (signal.aborted || keeper.set.roleOf(replicaId) !== 'out') return;
       candidate.attempts += 1;
       const done = await this.#attempt(replicaId, candidate);
@@ -275,7 +292,10 @@ export class MemberReturns {
     let candidate = this.#candidates.get(replicaId);
     if (candidate === undefined) {
       const lastInSyncMs = this.#options.environment.clock.nowMs();
-      candidate = { running: false, attempts: 0, lastInSyncMs, progress: undefined, reason: '' };
+      candidate = {
+        ...{ running: false, attempts: 0, lastInSyncMs, reason: '' },
+        ...{ progress: undefined, nextTryMs: undefined },
+      };
       this.#candidates.set(replicaId, candidate);
     }
     return candidate;
