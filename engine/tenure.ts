@@ -226,6 +226,7 @@ export class Tenure {
     }
     const equalize = (extents: readonly number[]): Promise<void> =>
       this.#equalizer.equalize(extents);
+    data.onEqual = () => this.#noteComplete();
     data.unequal.begin(unequal, equalize, this.#abort.signal);
     data.cleaner.beginEpoch();
     this.#returns = this.#makeReturns(keeper);
@@ -272,6 +273,21 @@ export class Tenure {
       onBroken: (link, error) => this.#onBroken(link, error),
       onHeard: this.#onHeard,
     });
+  }
+
+  /** P10: members that had lost something are as good as the source from now on. One that is not
+   *  told stays lossy until its regions are cleaned. */
+  #noteComplete(): void {
+    const { opened, config, environment } = this.#options;
+    for (const { replicaId, control, opened: member } of opened.members) {
+      if (!member.lossy || this.roleOf(replicaId) !== 'in-sync') continue;
+      const { incarnation } = member;
+      const request = { volume: config.volume, replicaId, epoch: this.epoch, incarnation };
+      const asked = control.noteComplete(request, { deadlineMs: config.tuning.controlDeadlineMs });
+      asked.catch((error: unknown) => {
+        environment.log.warn({ replica: replicaId, err: error }, 'not noted as complete');
+      });
+    }
   }
 
   readonly #onHeard = (): void => this.#options.data.reads.leaseChanged();
@@ -397,6 +413,7 @@ export class Tenure {
     this.#keeper?.stop();
     const { data } = this.#options;
     data.leaseMembers = () => undefined;
+    data.onEqual = () => undefined;
     data.lease.reset();
     for (const link of [...data.table.all]) link.break(error);
     data.table.clear();

@@ -226,6 +226,7 @@ export class MemberReturns {
       await this.#makeCatchUp(link, { missed, suspect, progress }).run();
       if (link.broken !== undefined) throw link.broken;
       await this.#noteDirty(replicaId);
+      if (opened.lossy) await this.#noteComplete(replicaId, opened);
       await keeper.promote(replicaId);
     } catch (cause) {
       const error = toStorageError(cause, 'catch up');
@@ -286,6 +287,13 @@ export class MemberReturns {
       const reply = await control.listRegions(request);
       for (const { number, dirty } of reply.regions) if (dirty) data.tracker.add(number, now);
     }
+  }
+
+  /** P10: it was caught up and flushed, so what it had lost is there again. */
+  async #noteComplete(replicaId: string, { incarnation }: OpenReplicaReply): Promise<void> {
+    const { known, config, epoch } = this.#options;
+    const request = { volume: config.volume, replicaId, epoch, incarnation };
+    await known.get(replicaId)?.control.noteComplete(request);
   }
 
   #candidateOf(replicaId: string): Candidate {

@@ -106,7 +106,8 @@ export interface ReplicaHandle {
   /** Regions were dirty when this replica was opened, and not each of them was cleaned since.
    *  What was in flight there is forgotten, however orderly the stop: they must be compared. */
   readonly restartedDirty: boolean;
-  /** P10: no source. Sticky until every region that was dirty then has been cleaned. */
+  /** P10: no source. Sticky until every region that was dirty then has been cleaned, a new era
+   *  accepts the loss, or `noteComplete`. */
   readonly lossy: boolean;
   /** P4, R5: durable before it resolves. @throws StorageError STALE_EPOCH (lower than the persisted
    *  one) | IO_ERROR */
@@ -114,6 +115,9 @@ export interface ReplicaHandle {
   /** R3: durable before it resolves; the order of records is the caller's. @throws StorageError
    *  IO_ERROR | CLOSED */
   setMembership(membership: Membership): Promise<void>;
+  /** P10: this copy was made equal to one that holds every acknowledged write, and flushed: it is
+   *  not lossy any more. Durable before it resolves. @throws StorageError IO_ERROR | CLOSED */
+  noteComplete(): Promise<void>;
   /** P7, P8: loads a failed replica anew from its disk, as another incarnation. Its dirty regions
    *  count as after a restart: what their stored checksums say is not believed.
    *  @throws StorageError REPLICA_FAILED (the disk itself has failed) | CORRUPT_METADATA |

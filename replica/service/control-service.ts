@@ -18,6 +18,8 @@ import type {
   ListExtentsRequest,
   ListRegionsReply,
   ListRegionsRequest,
+  NoteCompleteReply,
+  NoteCompleteRequest,
   OpenReplicaReply,
   OpenReplicaRequest,
   ReplicaControlHandlers,
@@ -57,6 +59,7 @@ export class ControlService implements ReplicaControlHandlers {
   /** Refuses every later change with CLOSED, and resolves when running creations and deletions have
    *  ended. */
   async stop(): Promise<void> {
+    if (this.#stopping) return;
     this.#stopping = true;
     await this.#turn.acquire(1);
     this.#turn.break(closedError());
@@ -142,6 +145,13 @@ export class ControlService implements ReplicaControlHandlers {
   async cleanRegion(request: CleanRegionRequest): Promise<CleanRegionReply> {
     const { region, tag, extentTags } = request;
     await this.#call(request, (store) => store.cleanAs(region, tag, extentTags));
+    return {};
+  }
+
+  async noteComplete(request: NoteCompleteRequest): Promise<NoteCompleteReply> {
+    this.#checkRunning();
+    const { volume, replicaId, epoch, incarnation } = request;
+    await this.#options.replicas.get(volume, replicaId).noteComplete(epoch, incarnation);
     return {};
   }
 

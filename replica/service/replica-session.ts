@@ -175,6 +175,21 @@ export class ReplicaSession {
     });
   }
 
+  /** P10: the replica of this incarnation holds every acknowledged write. Durable when it resolves.
+   *  @throws StorageError STALE_EPOCH | REPLICA_FAILED | IO_ERROR */
+  noteComplete(epoch: number, incarnation: string): Promise<void> {
+    return this.#inTurn(async () => {
+      this.#state.admitCall(epoch);
+      const handle = this.#handle;
+      assert(handle !== undefined, 'an opened replica is loaded');
+      if (handle.incarnation !== incarnation) {
+        const text = `incarnation ${incarnation} of replica ${this.replicaId} is over`;
+        throw new StorageError('STALE_EPOCH', text, { replica: this.replicaId, epoch });
+      }
+      await handle.noteComplete();
+    });
+  }
+
   /** The replica and its bytes are gone when it resolves. @throws StorageError STALE_EPOCH |
    *  CONFLICT (in use) | IO_ERROR */
   delete(epoch: number): Promise<void> {

@@ -99,6 +99,8 @@ class Handlers implements ReplicaControlHandlers {
     this.#note(request, { extents: EXTENTS }, call.signal);
   cleanRegion: ReplicaControlHandlers['cleanRegion'] = (request, call) =>
     this.#note(request, {}, call.signal);
+  noteComplete: ReplicaControlHandlers['noteComplete'] = (request, call) =>
+    this.#note(request, {}, call.signal);
 }
 
 let directory: string;
@@ -134,6 +136,7 @@ const CLEAN = {
     { extent: 191, tag: { epoch: 1, counter: 0 } },
   ],
 };
+const COMPLETE = { ...DELETE, incarnation: 'i-1+2' };
 
 describe('control calls', () => {
   it('carry every field both ways', async () => {
@@ -152,7 +155,8 @@ describe('control calls', () => {
     expect(await client.listRegions(LIST)).toEqual({ regions: REGIONS });
     expect(await client.listExtents({ ...DELETE, region: 2 })).toEqual({ extents: EXTENTS });
     expect(await client.cleanRegion(CLEAN)).toEqual({});
-    const asked = [LIST, { ...DELETE, region: 2 }, CLEAN];
+    expect(await client.noteComplete(COMPLETE)).toEqual({});
+    const asked = [LIST, { ...DELETE, region: 2 }, CLEAN, COMPLETE];
     expect(handlers.seen).toEqual([{ volume: '' }, CREATE, OPEN, SET, DELETE, ...asked]);
   });
 

@@ -30,6 +30,7 @@ export interface SeenRequest {
   readonly id: number;
   readonly offsetBytes: number;
   readonly lengthBytes: number;
+  readonly arg: number;
 }
 
 export type Checksum = (
@@ -51,6 +52,8 @@ export class FakeReplica {
   #held = false;
   #refusals = new Map<number, ErrorCode>();
   readonly rotten = new Set<number>();
+  /** answers that somebody holds on to; below zero: given back twice */
+  retained = 0;
   #outbox: Buffer[] = [];
   #handlers: MessageStreamHandlers | undefined;
   #encoder = new IoReplyEncoder();
@@ -82,27 +85,29 @@ export class FakeReplica {
     handlers?.onClose(new StorageError('UNAVAILABLE', `replica ${this.replicaId} was cut off`));
   }
 
+  /** The newest stream is the only one: what comes on an older one is not taken any more. */
   connect(handlers: MessageStreamHandlers): MessageStream {
     this.#handlers = handlers;
+    this.#outbox = [];
     return {
       peer: this.replicaId,
       queuedBytes: 0,
       send: (message) => {
         const bytes = contiguous(message);
         message.done();
-        setImmediate(() => this.#receive(bytes));
+        setImmediate(() => this.#receive(bytes, handlers));
         return true;
       },
       pause: () => undefined,
       resume: () => undefined,
       close: () => {
-        this.#handlers = undefined;
+        if (this.#handlers === handlers) this.#handlers = undefined;
       },
     };
   }
 
-  #receive(bytes: Buffer): void {
-    if (this.#handlers === undefined) return;
+  #receive(bytes: Buffer, from: MessageStreamHandlers): void {
+    if (this.#handlers !== from) return;
     decodeIoBatch(bytes, {
       onHello: () => {
         const hello = { protocolVersion: 1, incarnation: 'i', windowBytes: 1 << 24 };
@@ -118,8 +123,8 @@ export class FakeReplica {
   }
 
   #apply(r: IoRequestView): void {
-    const { op, flags, id, offsetBytes, lengthBytes } = r;
-    this.seen.push({ op, flags, id, offsetBytes, lengthBytes });
+    const { op, flags, id, offsetBytes, lengthBytes, arg } = r;
+    this.seen.push({ op, flags, id, offsetBytes, lengthBytes, arg });
     const refusal = this.#refusals.get(op);
     if (refusal !== undefined) {
       this.#encoder.add(id, statusOf(refusal), { detail: `${this.replicaId} refuses` });
@@ -220,8 +225,13 @@ export class FakeReplica {
     while (!this.#held && this.#handlers !== undefined) {
       const bytes = this.#outbox.shift();
       if (bytes === undefined) return;
-      const keep = (): void => undefined;
-      this.#handlers.onMessage({ bytes, aligned: false, retain: keep, release: keep });
+      const retain = (): void => {
+        this.retained += 1;
+      };
+      const release = (): void => {
+        this.retained -= 1;
+      };
+      this.#handlers.onMessage({ bytes, aligned: false, retain, release });
     }
   }
 }

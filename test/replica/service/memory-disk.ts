@@ -76,6 +76,12 @@ export class MemoryHandle implements ReplicaHandle {
     this.log.push(`membership ${membership.epoch}.${membership.generation}`);
   }
 
+  async noteComplete(): Promise<void> {
+    this.#fail();
+    this.lossy = false;
+    this.log.push('complete');
+  }
+
   async reopen(): Promise<void> {
     this.log.push('reopen');
     this.#loads += 1;
