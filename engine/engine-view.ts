@@ -41,13 +41,13 @@ export interface EngineViewOptions {
 
 /** Subject of StateTimes that is the volume itself; no replica has this name. */
 export const VOLUME_SUBJECT = '';
-const NONE: ReadonlyMap<string, number> = new Map();
 
 export class EngineView {
   readonly #options: EngineViewOptions;
   readonly times = new StateTimes();
   /** of the newest look while a tenure served */
   #last: readonly EngineReplicaStatus[] = [];
+  #allocated: ReadonlyMap<string, number> = new Map();
 
   constructor(options: EngineViewOptions) {
     this.#options = options;
@@ -90,8 +90,7 @@ export class EngineView {
     return fanout.parked + reads.waiting;
   }
 
-  /** @param allocated  bytes by replica, as their daemons say */
-  replicas(allocated: ReadonlyMap<string, number> = NONE): readonly EngineReplicaStatus[] {
+  replicas(): readonly EngineReplicaStatus[] {
     const { tenure } = this.#options.situation();
     if (!this.#serving || tenure === undefined) return this.#last.map((r) => this.#away(r));
     const members = tenure.record.members.map((member): EngineReplicaStatus => {
@@ -99,7 +98,7 @@ export class EngineView {
       return {
         ...this.#memberOf(tenure, replicaId),
         address: tenure.addressOf(replicaId) ?? member.address,
-        allocatedBytes: allocated.get(replicaId) ?? 0,
+        allocatedBytes: this.#allocated.get(replicaId) ?? 0,
         recordedState: member.state,
       };
     });
@@ -128,7 +127,7 @@ export class EngineView {
       inFlight: link?.inFlight ?? 0,
       local: link?.local ?? false,
       stateMs: Math.round(this.times.presentMs(replicaId, clock.nowMs())),
-      attempts: trial?.attempts ?? 0,
+      attempts: role === 'in-sync' ? 0 : (trial?.attempts ?? 0),
       nextTryMs: Math.round(trial?.nextTryMs ?? 0),
       ...(progress === undefined ? {} : { progress }),
     };
@@ -152,9 +151,9 @@ export class EngineView {
   /** @param uris of the frontends, which the engine does not know */
   async status(uris: readonly string[]): Promise<EngineStatus> {
     const { config, data, clock, engineId, situation } = this.#options;
-    const allocated = (await situation().tenure?.allocatedBytes()) ?? NONE;
+    this.#allocated = (await situation().tenure?.allocatedBytes()) ?? this.#allocated;
     const { lost, ended, refusing } = situation();
-    const replicas = this.replicas(allocated);
+    const replicas = this.replicas();
     const { epoch, generation } = this.record;
     const failed = replicas.find((r) => r.reason !== '');
     const error = ended ?? lost?.latest ?? lost?.error;

@@ -22,8 +22,10 @@ import { createEngineCounters, type EngineCounters } from './engine-metrics.js';
 import { EngineView, type LostState } from './engine-view.js';
 import { EventLog, type VolumeEvent } from './events/event-log.js';
 import { StandaloneOpener, type VolumeOpener } from './opener.js';
+import type { MemberChanges } from './recovery/member-changes.js';
 import { Pacer } from './recovery/pacer.js';
 import { Scrub, type ScrubStore } from './scrub/scrub.js';
+import { ScrubSchedule } from './scrub/scrub-schedule.js';
 import type { OpenedVolume } from './standalone/open-volume.js';
 import { Tenure } from './tenure.js';
 
@@ -57,6 +59,7 @@ export class Engine {
   readonly #slow: SlowWatch;
   readonly #data: DataPath;
   readonly #view: EngineView;
+  readonly #schedule: ScrubSchedule;
   readonly #abort = new AbortController();
   #tenure: Tenure | undefined;
   /** record of the newest tenure that served */
@@ -128,6 +131,10 @@ export class Engine {
         ...{ tenure: this.#tenure, lost: this.#lost, ended: this.#ended },
         ...{ refusing: this.#refusing, served: this.#served },
       }),
+    });
+    this.#schedule = new ScrubSchedule({
+      ...{ everyMs: config.tuning.scrubEveryMs, clock, scrub: this.scrub },
+      serving: () => this.#lost === undefined && this.#ended === undefined,
     });
     const { volume } = config;
     addEngineGauges(registry, { volume, view: this.#view, data: this.#data, scrub: this.scrub });
@@ -308,14 +315,9 @@ export class Engine {
     return this.#refusing;
   }
 
-  /** @see Tenure.join */
-  join(address: string): Promise<string> {
-    return this.#serving().join(address);
-  }
-
-  /** @see Tenure.leave */
-  leave(replicaId: string): Promise<void> {
-    return this.#serving().leave(replicaId);
+  /** Members added and taken off on request. @throws StorageError UNAVAILABLE: no tenure serves */
+  get members(): MemberChanges {
+    return this.#serving().changes;
   }
 
   #serving(): Tenure {
@@ -332,7 +334,8 @@ export class Engine {
     const stopping = new StorageError('CLOSED', 'the engine stops');
     // What waits for lost members will not be served by this engine.
     if (this.#lost !== undefined) this.#data.refuse(stopping);
-    await this.scrub.stop();
+    this.#schedule.stop();
+    await this.scrub.interrupt();
     await this.volume.close();
     await this.#data.cleaner.stop();
     await this.#data.background.close();
