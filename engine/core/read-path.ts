@@ -71,6 +71,8 @@ export class ReadPath implements PieceOwner {
   #hedgeCredit = 0;
   /** reads that were asked of a second member */
   hedges = 0;
+  /** answers that had to wait because the read lease was not held (P13) */
+  leaseMisses = 0;
 
   constructor(options: ReadPathOptions) {
     this.#options = options;
@@ -192,6 +194,7 @@ export class ReadPath implements PieceOwner {
       this.#park(piece);
       return;
     }
+    this.leaseMisses += 1;
     this.#unleased.push(piece);
     this.#options.lease.renew();
   }
