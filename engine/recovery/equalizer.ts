@@ -11,7 +11,7 @@ import { isRefusal } from '../core/fanout-op.js';
 import type { LinkTable } from '../core/link-table.js';
 import type { VerifyBlocks } from '../core/read-path.js';
 import type { ReplicaLink } from '../core/replica-link.js';
-import { differingRuns, joinRuns, runRange } from './block-runs.js';
+import { differingRuns, GAP_BLOCKS, joinRuns, runRange } from './block-runs.js';
 import {
   type ByteRange,
   flushMember,
@@ -40,7 +40,6 @@ export interface EqualizerOptions {
 
 /** Extents compared at a time; each has one piece in memory per difference. */
 const PARALLEL = 4;
-const GAP_BLOCKS = 8;
 
 const LOSSY = 2;
 const NO_SOURCE = 3;
