@@ -134,7 +134,7 @@ export class RecoveryBed {
       const status = await this.control.status();
       return status.replicas.find((r) => r.replicaId === replicaId)?.state === 'failed';
     });
-    await this.control.removeReplica({ replicaId });
+    await this.control.removeReplica({ replicaId, address: '', deleteData: false });
     await rm(old, { force: true });
     daemon.generation += 1;
     await this.startDaemon(index);
