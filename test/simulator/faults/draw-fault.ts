@@ -35,6 +35,7 @@ export function drawFault(
       return { kind, forMs: 500 + span(random), startMs: random.exponential(400) };
     case 'engine-kill-again':
       return { kind, times: 2 + random.int(8), everyMs: 1 + random.exponential(20) };
+    case 'replace':
     case 'replica-kill':
     case 'replica-stop':
       return { kind, replica, downMs: away(random) };
