@@ -282,7 +282,9 @@ export class MemberReturns {
     const { table, lock, pacer } = data;
     const copier = new RangeCopier({
       ...{ target, table, lock, gate: data.unequal, verifyBlocks: crc32cVerify },
-      onBadCopy: (link, _error, offsetBytes) => data.repair.add(link, offsetBytes),
+      onBadCopy: (link, { code }, offsetBytes) => {
+        if (code === 'CORRUPT_BLOCK' || code === 'IO_ERROR') data.repair.add(link, offsetBytes);
+      },
     });
     const tellerOf = (replicaId: string) => {
       const member = known.get(replicaId);
@@ -295,6 +297,7 @@ export class MemberReturns {
       ...{ missed: state.missed, progress: state.progress, suspectRegions: state.suspect },
       ...{ table, lock, pacer, clock, log, signal: state.signal },
       whenSettled: () => data.fanout.whenSettled(),
+      whenEqual: () => data.unequal.whenEqual(),
       volumeBytes: () => data.volume.sizeBytes,
     });
   }

@@ -27,6 +27,7 @@ import type {
   SetMembershipReply,
   SetMembershipRequest,
 } from '../../proto/control.js';
+import type { ReplicaSummary } from '../disk/disk.js';
 import type { ReplicaStore } from '../replica-store.js';
 import type { DaemonIdentity } from './daemon-identity.js';
 import type { DiskSet } from './disk-set.js';
@@ -75,9 +76,21 @@ export class ControlService implements ReplicaControlHandlers {
       disks: disks.info(),
       replicas: disks
         .places()
-        .flatMap(({ disk }) => disk.replicas().map((summary) => replicaInfo(disk.id, summary)))
+        .flatMap(({ disk }) =>
+          disk.replicas().map((summary) => replicaInfo(disk.id, this.#asClaimed(summary))),
+        )
         .filter((info) => request.volume === '' || info.volume === request.volume),
     };
+  }
+
+  /** An engine draws its epoch above what it is told here: one that a failing disk did not take is
+   *  told, too, for it is refused from now on. */
+  #asClaimed(summary: ReplicaSummary): ReplicaSummary {
+    const { replicas } = this.#options;
+    const { volume, replicaId, epoch } = summary;
+    if (!replicas.has(volume, replicaId)) return summary;
+    const { claimedEpoch } = replicas.get(volume, replicaId);
+    return { ...summary, epoch: Math.max(epoch, claimedEpoch) };
   }
 
   /** Idempotent for the same replica and size; the disk is the one with the most free space.

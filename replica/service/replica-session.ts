@@ -90,6 +90,11 @@ export class ReplicaSession {
     return running;
   }
 
+  /** P4: every epoch below it is refused, also if it could not be made durable. */
+  get claimedEpoch(): number {
+    return this.#state.floor;
+  }
+
   /** P4, R5: when it resolves the epoch is durable and nothing of an older tenure is queued or
    *  running. A replica that had failed is loaded again from its disk (P8).
    *  @throws StorageError STALE_EPOCH | INVALID_ARGUMENT | OVERLOADED | IO_ERROR (not open; older
