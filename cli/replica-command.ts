@@ -168,5 +168,9 @@ async function runRemove(
   }
   const request = { replicaId: id, deleteData, address: flags.address };
   const data = await withVolume(volume, access, (client) => client.removeReplica(request));
-  printResult(output, { removed: id, data }, () => `${id}${dataText(id, volume, data)}`);
+  printResult(
+    output,
+    { removed: id, data },
+    () => `${id} is no member${dataText(id, volume, data)}`,
+  );
 }

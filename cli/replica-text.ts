@@ -21,7 +21,10 @@ export function renderReplicas(replicas: readonly EngineReplicaStatus[]): string
 }
 
 /** `in-sync`, `rebuilding 45% (12 s left)`, `failed: UNAVAILABLE: …`: `explain` has it all. */
-export function stateText({ state, reason, progress }: EngineReplicaStatus): string {
+export function stateText(replica: EngineReplicaStatus): string {
+  const { state, reason, progress, recordedState } = replica;
+  // Added, and not filled yet: nothing has failed.
+  if (state === 'failed' && recordedState === 'rebuilding' && reason === '') return 'new';
   if (state === 'rebuilding' && progress !== undefined) {
     const { phase, doneBytes, totalBytes, etaMs } = progress;
     if (totalBytes === 0) return `${state} ${phase}`;

@@ -38,13 +38,28 @@ export function chainOf(
   events: readonly EngineEvent[],
   inSync: boolean,
 ): readonly ChainLink[] {
-  const own = events.filter((event) => event.replica === replicaId && KINDS.has(event.kind));
-  const well = own.map((event) => event.kind === 'in-sync');
-  const end = inSync ? well.lastIndexOf(true) : own.length - 1;
-  if (inSync && end < 0) return [];
-  const start = well.lastIndexOf(true, end - 1) + 1;
-  const steps = own.slice(start, end + 1).map((event) => linkOf(event, events));
+  let over: EngineEvent[] = [];
+  let open: EngineEvent[] = [];
+  for (const event of events) {
+    const own = event.replica === replicaId && KINDS.has(event.kind);
+    const withAll = isReturnOfAll(event) && open.length > 0 && !open.some(isOut);
+    if (own || withAll) open.push(event);
+    if (!withAll && !(own && event.kind === 'in-sync')) continue;
+    over = open;
+    open = [];
+  }
+  const steps = (inSync ? over : open).map((event) => linkOf(event, events));
   return shortened(merged(steps));
+}
+
+/** A new tenure: every member that was not excluded before is in-sync with it. */
+function isReturnOfAll({ replica, kind, generation }: EngineEvent): boolean {
+  return replica === '' && (kind === 'back' || kind === 'opened') && generation > 0;
+}
+
+/** From here on only `in-sync` makes it well. */
+function isOut({ kind }: EngineEvent): boolean {
+  return kind === 'excluded' || kind === 'joined';
 }
 
 function linkOf(event: EngineEvent, events: readonly EngineEvent[]): ChainLink {

@@ -18,7 +18,7 @@ export type Verdict =
 export interface Consequence {
   readonly volume: string;
   readonly lost: readonly string[];
-  /** in-sync copies that are left */
+  /** in-sync copies that are left; of a faulted volume: of those that it needs */
   readonly left: readonly string[];
   readonly verdict: Verdict;
   /** what a client sees */
@@ -161,10 +161,11 @@ function whileFaulted(status: EngineStatus, lost: readonly EngineReplicaStatus[]
 }
 
 export function consequenceText(consequence: Consequence): string {
-  const { volume, lost, left, io, start, todo } = consequence;
+  const { volume, lost, left, io, start, todo, verdict } = consequence;
+  const what = verdict === 'stays-faulted' ? 'of those it needs' : 'in sync';
   const rows = [
     `If ${volume} lost ${lost.join(', ')}:`,
-    `  left   ${left.length === 0 ? 'no copy in sync' : `${left.join(', ')} in sync`}`,
+    `  left   ${left.length === 0 ? 'no copy' : left.join(', ')} ${what}`,
     `  I/O    ${io}`,
     `  start  ${start}`,
   ];

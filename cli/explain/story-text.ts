@@ -41,10 +41,13 @@ function replicaText(replica: ReplicaStory, story: Story, options: TextOptions):
 export function linkText(link: ChainLink, nowMs: number): string {
   const cause =
     link.errno || (link.kind === 'excluded' || link.kind === 'in-sync' ? '' : link.code);
-  const subject = cause === '' ? link.kind : `${link.kind} (${cause})`;
-  const { generation, generationBefore } = link;
-  const change = generation === 0 ? '' : ` [generation ${generationBefore} -> ${generation}]`;
-  return `${subject}: ${link.text}${change}, ${whenText(link, nowMs)}`;
+  const { generation, generationBefore, text, kind } = link;
+  // Many texts begin with what kind of event it is.
+  const head = text.startsWith(kind) ? '' : `${kind}: `;
+  const why = cause === '' ? '' : ` (${cause})`;
+  const changed = generation > generationBefore;
+  const change = changed ? ` [generation ${generationBefore} -> ${generation}]` : '';
+  return `${head}${text}${why}${change}, ${whenText(link, nowMs)}`;
 }
 
 function whenText(

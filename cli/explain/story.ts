@@ -50,6 +50,8 @@ export interface Story {
 }
 
 const ENTRIES_MAX = 60;
+/** Less is not worth a word: the engine may have begun just now. */
+const LONG_MS = 60_000;
 
 export function storyOf(facts: StoryFacts): Story {
   const { status, events, sinceMs } = facts;
@@ -86,7 +88,7 @@ function isRecent(chain: readonly ChainLink[], sinceWallMs: number): boolean {
 /** What it does now, in words. */
 export function nowText(replica: EngineReplicaStatus, situation: ReplicaSituation): string {
   const { progress, nextTryMs, attempts, reason } = replica;
-  const tried = attempts > 0 ? `, attempt ${attempts + 1}` : '';
+  const attempt = (number: number): string => (number > 1 ? `, attempt ${number}` : '');
   switch (situation) {
     case 'in-sync':
       return 'takes every write and is read';
@@ -101,8 +103,9 @@ export function nowText(replica: EngineReplicaStatus, situation: ReplicaSituatio
     default:
   }
   const before = reason === '' ? '' : `; last: ${reason}`;
-  if (progress !== undefined) return `is being brought back${tried}${before}`;
-  if (nextTryMs > 0) return `is tried again in ${durationText(nextTryMs)}${tried}${before}`;
+  if (progress !== undefined) return `is being brought back${attempt(attempts)}${before}`;
+  if (nextTryMs > 0)
+    return `is tried again in ${durationText(nextTryMs)}${attempt(attempts + 1)}${before}`;
   return `is out of use${before}`;
 }
 
@@ -113,8 +116,9 @@ function sentenceOf(status: EngineStatus): string {
   const copies = `${inSync} of ${replicas.length} copies in sync`;
   const equal = equalText(status);
   if (state === 'healthy') {
-    const long = `for ${durationText(status.stateMs)} at least`;
-    return `${volume} is healthy: ${copies}, ${long}${equal}.`;
+    const { stateMs } = status;
+    const long = stateMs < LONG_MS ? '' : `, for ${durationText(stateMs)} at least`;
+    return `${volume} is healthy: ${copies}${long}${equal}.`;
   }
   const others = replicas.filter((r) => r.state !== 'in-sync').map(otherText);
   const alone = inSync === 1 ? '; without the last one I/O would wait' : '';
@@ -142,7 +146,7 @@ function equalText({ unequalExtents }: EngineStatus): string {
 function faultedSentence(status: EngineStatus): string {
   const { volume, reason, stateMs, ioTimeoutMs, refusing, parkedOperations } = status;
   const long = durationText(stateMs);
-  const why = reason === '' ? '' : `: ${reason}`;
+  const why = reason === '' ? '' : `: ${reason.replace(/\.$/, '')}`;
   if (refusing) return `${volume} does not serve, for ${long}, and I/O fails${why}.`;
   const leftMs = ioTimeoutMs - stateMs;
   const ends = leftMs > 0 ? `, and fails in ${durationText(leftMs)}` : '';
