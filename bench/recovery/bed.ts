@@ -1,5 +1,5 @@
-/** One volume of three replicas whose daemons are killed, emptied and started again while the engine
- *  serves: real processes, started through bin/aurochs. */
+/** One volume of three replicas whose daemons are killed, emptied and started again while the
+ *  engine serves: real processes, started through bin/aurochs. */
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Clock, sleep } from '../../common/clock.js';

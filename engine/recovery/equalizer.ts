@@ -89,8 +89,8 @@ export class Equalizer {
   }
 
   /** Resolves when the extents are equal on, and flushed on, every in-sync member. Idempotent.
-   *  @throws StorageError CORRUPT_BLOCK: no source can read all of them | of the member that failed:
-   *    unless it only refused it has left */
+   *  @throws StorageError CORRUPT_BLOCK: no source can read all of them | of the member that
+   *  failed:   unless it only refused it has left */
   async equalize(extents: readonly number[]): Promise<void> {
     const ranges = extents.flatMap((extent) => this.#rangeOf(extent));
     await this.equalizeRanges(ranges);

@@ -79,7 +79,7 @@ export const MIXES: readonly Mix[] = [
   },
   {
     name: 'zombie',
-    says: 'a stopped engine is replaced and goes on later; clocks of their own, wall time that jumps',
+    says: 'a stopped engine is replaced and goes on later; own clocks, wall time that jumps',
     scenarios: [17, 35, 36, 72, 75],
     kinds: ['engine-zombie', 'engine-pause', 'engine-kill', 'cut', 'clock-jump'],
     faults: [2, 6],
