@@ -64,6 +64,12 @@ const ids = (replicas: readonly EngineReplicaStatus[]): string[] =>
 
 const list = (replicas: readonly EngineReplicaStatus[]): string => ids(replicas).join(', ');
 
+const is = (replicas: readonly unknown[]): string => (replicas.length === 1 ? 'is' : 'are');
+
+const does = (replicas: readonly unknown[]): string => (replicas.length === 1 ? 'does' : 'do');
+
+const them = (replicas: readonly unknown[]): string => (replicas.length === 1 ? 'it' : 'them');
+
 function notInUse(
   status: EngineStatus,
   lost: readonly EngineReplicaStatus[],
@@ -73,10 +79,10 @@ function notInUse(
   const stops =
     rebuilding.length === 0
       ? ''
-      : `; the catch-up of ${list(rebuilding)} stops, and goes on where it was when it is back`;
+      : `; the catch-up of ${list(rebuilding)} stops, and goes on where it was later`;
   return {
     ...{ volume: status.volume, lost: ids(lost), left: ids(left), verdict: 'nothing' },
-    io: `goes on: ${list(lost)} is not in sync, so nothing is read from it${stops}`,
+    io: `goes on: ${list(lost)} ${is(lost)} not in sync, so nothing is read from ${them(lost)}${stops}`,
     start: `works with ${list(left)}: the record names nobody else in sync`,
     todo: [],
   };
@@ -89,7 +95,7 @@ function goesOn(
 ): Consequence {
   const inUse = lost.filter((r) => r.state === 'in-sync');
   const { generation, unequalExtents } = status;
-  const todo = ['bring it back: it catches up by what it missed'];
+  const todo = [`bring ${them(inUse)} back: what was missed is caught up`];
   if (left.length === 1) {
     const fill = status.replicas.some((r) => r.state === 'rebuilding' && !lost.includes(r));
     const wait = fill ? 'wait until the one that catches up is in sync' : 'add a copy';
@@ -112,7 +118,7 @@ function goesOn(
     start:
       `works with ${list(left)} once the exclusion is stored; if the engine ends before it could ` +
       `store it, or is not running when they are lost, a start is refused (MEMBERSHIP_UNPROVEN) ` +
-      `until ${list(inUse)} is back, for the record names it in sync (R4)`,
+      `until ${list(inUse)} ${is(inUse)} back, for the record names ${them(inUse)} in sync (R4)`,
     todo,
   };
 }
@@ -124,17 +130,17 @@ function waits(status: EngineStatus, lost: readonly EngineReplicaStatus[]): Cons
   const stale =
     others.length === 0
       ? ''
-      : `; ${list(others)} does not have every acknowledged write and cannot stand in (R6)`;
+      : `; ${list(others)} ${does(others)} not have every acknowledged write and cannot stand in (R6)`;
   const all = inUse.length > 1 ? ' (if they go one after the other: the last one)' : '';
   return {
     ...{ volume: status.volume, lost: ids(lost), left: [], verdict: 'waits' },
     io:
       `waits, after ${seconds} s it fails with EIO; it goes on by itself, with nothing that was ` +
-      `acknowledged lost, when ${list(inUse)} is back${all}${stale}`,
-    start: `is refused (MEMBERSHIP_UNPROVEN) until ${list(inUse)} is back${all} (R4)`,
+      `acknowledged lost, when ${list(inUse)} ${is(inUse)} back${all}${stale}`,
+    start: `is refused (MEMBERSHIP_UNPROVEN) until ${list(inUse)} ${is(inUse)} back${all} (R4)`,
     todo: [
       `do not take ${list(inUse)} away: first make another copy in sync (aurochs replica add)`,
-      'if it is lost for good there is no copy to salvage: restore a backup',
+      `if ${list(inUse)} ${is(inUse)} lost for good, no copy is left to salvage: restore a backup`,
     ],
   };
 }
@@ -144,7 +150,8 @@ function whileFaulted(status: EngineStatus, lost: readonly EngineReplicaStatus[]
   const hit = needed.filter((r) => lost.includes(r));
   const left = needed.filter((r) => !lost.includes(r));
   const still = `the volume does not serve now and needs ${list(needed)}`;
-  const without = hit.length === 0 ? `${list(lost)} is not among them` : `${list(hit)} among them`;
+  const without =
+    hit.length === 0 ? `${list(lost)} ${is(lost)} not among them` : `${list(hit)} among them`;
   const salvage =
     left.length === 0
       ? 'no copy would be left to salvage: restore a backup'
@@ -154,8 +161,8 @@ function whileFaulted(status: EngineStatus, lost: readonly EngineReplicaStatus[]
     io: `${still}; ${without}`,
     start:
       hit.length === 0
-        ? `is possible when ${list(needed)} is there`
-        : `is refused (MEMBERSHIP_UNPROVEN) until ${list(hit)} is back (R4)`,
+        ? `is possible when ${list(needed)} ${is(needed)} there`
+        : `is refused (MEMBERSHIP_UNPROVEN) until ${list(hit)} ${is(hit)} back (R4)`,
     todo: hit.length === 0 ? [] : [`bring ${list(hit)} back`, salvage],
   };
 }
