@@ -101,7 +101,7 @@ export class RangeCopier {
       const source = sources[(turn + n) % sources.length] as ReplicaLink;
       if (source.broken !== undefined) continue;
       try {
-        return await ask(source);
+        return await this.#askTwice(source, ask);
       } catch (cause) {
         const error = toStorageError(cause, `read from replica ${source.replicaId}`);
         if (source.broken === undefined) onBadCopy(source, error, badOffset(range, error));
@@ -109,6 +109,17 @@ export class RangeCopier {
       }
     }
     throw last ?? new StorageError('NO_REPLICA', 'no in-sync replica can be read');
+  }
+
+  /** What the way has damaged may come whole the next time. */
+  async #askTwice<T>(source: ReplicaLink, ask: (source: ReplicaLink) => Promise<T>): Promise<T> {
+    try {
+      return await ask(source);
+    } catch (cause) {
+      const error = toStorageError(cause, `read from replica ${source.replicaId}`);
+      if (error.code !== 'CORRUPT_MESSAGE' || source.broken !== undefined) throw error;
+      return await ask(source);
+    }
   }
 
   async #locked<T>(range: ByteRange, work: () => Promise<T>): Promise<T> {
