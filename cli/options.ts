@@ -26,6 +26,11 @@ export function sizeArgument(text: string): number {
   return bytes;
 }
 
+/** For commander: bytes per second as a size; 0: no limit. */
+export function rateArgument(text: string): number {
+  return usage(() => parseSize(text));
+}
+
 /** For commander: a volume name. */
 export function nameArgument(text: string): string {
   return usage(() => checkName(text, 'volume'));
