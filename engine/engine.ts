@@ -11,7 +11,7 @@ import { StorageError, toStorageError } from '../common/errors.js';
 import type { EngineStatus } from '../proto/control.js';
 import { isFencing } from './core/fencing.js';
 import type { ReplicaLink } from './core/replica-link.js';
-import type { RecordVersion } from './core/replica-set.js';
+import type { MembershipRecord } from './core/replica-set.js';
 import { SlowWatch } from './core/slow-watch.js';
 import type { EngineVolume } from './core/volume.js';
 import { DataPath } from './data-path.js';
@@ -65,7 +65,7 @@ export class Engine {
   readonly #abort = new AbortController();
   #tenure: Tenure | undefined;
   /** record of the newest tenure that served */
-  #served: RecordVersion = { epoch: 0, generation: 0 };
+  #served: MembershipRecord | undefined;
   #era = 0;
   /** no tenure serves, since when and why */
   #lost: LostState | undefined;
@@ -190,6 +190,7 @@ export class Engine {
     this.#tenure = tenure;
     for (const warning of plan.warnings) this.events.add('opened', warning);
     await tenure.start();
+    this.#served = tenure.record;
     const { epoch, generation, members, era } = tenure.record;
     this.#era = era;
     const inSync = members.filter((m) => m.state === 'in-sync').length;

@@ -19,6 +19,7 @@ import type { DataPath } from '../data-path.js';
 import type { EngineConfig } from '../engine-config.js';
 import type { EngineEnvironment } from '../engine-environment.js';
 import type { EventLog } from '../events/event-log.js';
+import { mayDial } from '../exposure.js';
 import { connectMember } from '../standalone/connect-member.js';
 import { CatchUp } from './catch-up.js';
 import { findReplica, type Place } from './find-replica.js';
@@ -190,7 +191,9 @@ export class MemberReturns {
     candidate.progress = new Progress(this.#options.environment.clock);
     try {
       const found = await this.#find(replicaId);
+      signal.throwIfAborted();
       const opened = await this.#open(found);
+      signal.throwIfAborted();
       const link = await this.#connect(found, opened);
       await this.#catchUp(link, opened, { progress: candidate.progress, signal });
       return true;
@@ -205,9 +208,13 @@ export class MemberReturns {
 
   async #find(replicaId: string): Promise<Found> {
     const { config, environment, keeper, known } = this.#options;
-    const member = keeper.set.record.members.find((m) => m.replicaId === replicaId);
+    const recorded = keeper.set.record.members.find((m) => m.replicaId === replicaId);
     const { network } = environment;
     const { volume, tuning, replicas } = config;
+    // The record may come from an engine that was allowed more than this one.
+    const where = recorded?.address ?? '';
+    const may = replicas.includes(where) || mayDial(where, config);
+    const member = recorded === undefined || may ? recorded : { ...recorded, address: '' };
     const place = await findReplica({
       ...{ volume, replicaId, member, addresses: replicas },
       dial: (address) => network.control(address, tuning.controlDeadlineMs),
