@@ -6,9 +6,11 @@ import { fileURLToPath } from 'node:url';
 
 const dist = new URL('../dist/', import.meta.url);
 const [command, subcommand] = process.argv.slice(2);
+// The rest of `replica` is the daemon, and what looks at its disks.
+const ABOUT_COPIES = ['ls', 'add', 'remove', 'replace'];
 
 function programOf() {
-  if (command === 'replica' && subcommand !== 'ls') return 'replica/main.js';
+  if (command === 'replica' && !ABOUT_COPIES.includes(subcommand)) return 'replica/main.js';
   if (command === 'engine') return 'engine/main.js';
   return 'cli/main.js';
 }

@@ -29,9 +29,7 @@ export class StandaloneOpener implements VolumeOpener {
       engineId,
       sizeBytes: again ? undefined : this.#config.sizeBytes,
       salvage: !again && this.#config.salvage,
-      ...(again ? { own: { epoch: this.#epoch } } : {}),
-      // Members that were added since the start are where the record says.
-      lastAt: lost?.members.map((m) => m.address) ?? [],
+      ...(again ? { own: { epoch: this.#epoch, members: lost.members } } : {}),
       // Members that open it hold it against us, whether or not the others do.
       onEpoch: (epoch: number): void => {
         this.#epoch = epoch;

@@ -33,6 +33,7 @@ import type { EventLog } from './events/event-log.js';
 import { allocatedExtents } from './recovery/allocated-extents.js';
 import type { RegionTeller } from './recovery/catch-up.js';
 import { Equalizer } from './recovery/equalizer.js';
+import { MemberChanges } from './recovery/member-changes.js';
 import { MemberReturns } from './recovery/member-returns.js';
 import { planPieces, suspectRegions, windowRanges } from './recovery/suspect-ranges.js';
 import { connectMember } from './standalone/connect-member.js';
@@ -88,6 +89,7 @@ export class Tenure {
   #record: MembershipRecord;
   #keeper: MembershipKeeper | undefined;
   #returns: MemberReturns | undefined;
+  #changes: MemberChanges | undefined;
   #ticker: Timer | undefined;
   #lastTickMs = 0;
   #copiedBytes = 0;
@@ -227,6 +229,10 @@ export class Tenure {
     data.unequal.begin(unequal, equalize, this.#abort.signal);
     data.cleaner.beginEpoch();
     this.#returns = this.#makeReturns(keeper);
+    this.#changes = new MemberChanges({
+      ...{ config, environment, data, events, keeper, epoch: this.epoch, known: this.#known },
+      returns: this.#returns,
+    });
     told.onServing();
     data.resume(keeper);
     data.cleaner.start();
@@ -449,34 +455,9 @@ export class Tenure {
     for (const { control } of this.#known.values()) control.close();
   }
 
-  /** A new member on the daemon at `address`, filled in the background. @returns its id
-   *  @throws StorageError why the record cannot be changed */
-  join(address: string): Promise<string> {
-    const returns = this.#returns;
-    if (returns === undefined) throw new StorageError('UNAVAILABLE', 'the volume is being opened');
-    return returns.join(address);
-  }
-
-  /** Takes a member that is not in use off the record. */
-  async leave(replicaId: string): Promise<void> {
-    const keeper = this.#keeper;
-    if (keeper === undefined) throw new StorageError('UNAVAILABLE', 'the volume is being opened');
-    const role = keeper.set.roleOf(replicaId);
-    if (role === undefined) {
-      throw new StorageError('NOT_FOUND', `replica ${replicaId} is no member`);
-    }
-    if (role !== 'out') {
-      throw new StorageError('CONFLICT', `replica ${replicaId} is ${role}`, {
-        hint: 'only a member that is out of use can be taken off',
-      });
-    }
-    keeper.set.leave(replicaId);
-    await keeper.changed();
-    this.#returns?.forget(replicaId);
-    this.#known.get(replicaId)?.control.close();
-    this.#known.delete(replicaId);
-    this.#options.data.table.away.delete(replicaId);
-    this.#options.data.forgetIndex(replicaId);
-    this.#options.events.add('left', 'taken off the record', { replica: replicaId });
+  /** Members added and taken off on request. @throws StorageError UNAVAILABLE (not yet) */
+  get changes(): MemberChanges {
+    if (this.#changes !== undefined) return this.#changes;
+    throw new StorageError('UNAVAILABLE', 'the volume is being opened');
   }
 }

@@ -8,8 +8,8 @@
  */
 import type { ExtentInfo, RegionInfo, Tag } from '../../proto/control.js';
 
-/** copy: one of the two has nothing there. compare: both have something. What is there now is looked
- *  at again under the lock: the extents of two members are never listed at the same time. */
+/** copy: one of the two has nothing there. compare: both have something. What is there now is
+ *  looked at again under the lock: the extents of two members are never listed at the same time. */
 export interface ExtentWork {
   readonly extent: number;
   readonly kind: 'copy' | 'compare';

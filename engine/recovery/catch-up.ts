@@ -20,6 +20,7 @@ import type { LinkTable } from '../core/link-table.js';
 import type { MissedWrites } from '../core/missed-writes.js';
 import type { RangeLock } from '../core/range-lock.js';
 import type { ReplicaLink } from '../core/replica-link.js';
+import { bytesOf, GAP_BLOCKS, joinRuns } from './block-runs.js';
 import { type ExtentWork, extentsToVisit, regionsToVisit } from './catch-up-plan.js';
 import { type ByteRange, flushMember } from './member-io.js';
 import type { Pacer } from './pacer.js';
@@ -87,10 +88,11 @@ export class CatchUp {
     progress.begin('copying', missed.blockCount() * BLOCK_SIZE);
     await this.#each(extents, async (extent) => {
       const runs = missed.runs(extent);
-      const bytes = runs.reduce((sum, run) => sum + run.count, 0) * BLOCK_SIZE;
-      await this.#paced(bytes, () => copier.copyRuns(runs, this.#extentRange(extent)));
+      const joined = joinRuns(runs, GAP_BLOCKS);
+      const range = this.#extentRange(extent);
+      await this.#paced(bytesOf(joined), () => copier.copyRuns(joined, range));
       missed.caughtUp(extent);
-      progress.advance(bytes);
+      progress.advance(bytesOf(runs));
     });
   }
 

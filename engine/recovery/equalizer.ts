@@ -11,7 +11,7 @@ import { isRefusal } from '../core/fanout-op.js';
 import type { LinkTable } from '../core/link-table.js';
 import type { VerifyBlocks } from '../core/read-path.js';
 import type { ReplicaLink } from '../core/replica-link.js';
-import { differingRuns, joinRuns, runRange } from './block-runs.js';
+import { differingRuns, GAP_BLOCKS, joinRuns, runRange } from './block-runs.js';
 import {
   type ByteRange,
   flushMember,
@@ -40,7 +40,6 @@ export interface EqualizerOptions {
 
 /** Extents compared at a time; each has one piece in memory per difference. */
 const PARALLEL = 4;
-const GAP_BLOCKS = 8;
 
 const LOSSY = 2;
 const NO_SOURCE = 3;
@@ -90,8 +89,8 @@ export class Equalizer {
   }
 
   /** Resolves when the extents are equal on, and flushed on, every in-sync member. Idempotent.
-   *  @throws StorageError CORRUPT_BLOCK: no source can read all of them | of the member that failed:
-   *    unless it only refused it has left */
+   *  @throws StorageError CORRUPT_BLOCK: no source can read all of them | of the member that
+   *  failed:   unless it only refused it has left */
   async equalize(extents: readonly number[]): Promise<void> {
     const ranges = extents.flatMap((extent) => this.#rangeOf(extent));
     await this.equalizeRanges(ranges);

@@ -16,9 +16,10 @@ import type { MembershipKeeper } from '../core/membership-keeper.js';
 import type { ReplicaLink } from '../core/replica-link.js';
 import type { SlowWatch } from '../core/slow-watch.js';
 import type { DataPath } from '../data-path.js';
-import { type EngineConfig, REPLICAS_MAX } from '../engine-config.js';
+import type { EngineConfig } from '../engine-config.js';
 import type { EngineEnvironment } from '../engine-environment.js';
 import type { EventLog } from '../events/event-log.js';
+import { mayDial } from '../exposure.js';
 import { connectMember } from '../standalone/connect-member.js';
 import { CatchUp } from './catch-up.js';
 import { findReplica, type Place } from './find-replica.js';
@@ -47,6 +48,23 @@ interface Candidate {
   lastInSyncMs: number;
   progress: Progress | undefined;
   reason: string;
+  /** when the next attempt begins; undefined: under way, or none is due */
+  nextTryMs: number | undefined;
+  /** aborted: nobody wants it back */
+  abort: AbortController;
+  ended: Promise<void>;
+}
+
+/** How the return of one member stands. */
+export interface Trial {
+  /** since it was last well */
+  readonly attempts: number;
+  /** why the last attempt failed; '' if none did */
+  readonly reason: string;
+  /** until the next attempt; undefined: under way, or none is due */
+  readonly nextTryMs: number | undefined;
+  /** of the attempt under way */
+  readonly progress: ProgressView | undefined;
 }
 
 interface Found extends Place {
@@ -70,37 +88,46 @@ export class MemberReturns {
     this.#options = options;
   }
 
-  /** How far the catch-up of a member is; undefined: it is not under way. */
-  progressOf(replicaId: string): ProgressView | undefined {
-    return this.#candidates.get(replicaId)?.progress?.view();
-  }
-
-  /** Why the last attempt failed; '' if none did. */
-  reasonOf(replicaId: string): string {
-    return this.#candidates.get(replicaId)?.reason ?? '';
+  /** Undefined: the member never was out in this tenure. */
+  trialOf(replicaId: string): Trial | undefined {
+    const candidate = this.#candidates.get(replicaId);
+    if (candidate === undefined) return undefined;
+    const { attempts, reason, progress, nextTryMs } = candidate;
+    const nowMs = this.#options.environment.clock.nowMs();
+    const leftMs = nextTryMs === undefined ? undefined : Math.max(0, nextTryMs - nowMs);
+    return { attempts, reason, progress: progress?.view(), nextTryMs: leftMs };
   }
 
   /** The member is out: tries to bring it back until it is in-sync or the tenure ends. */
   start(replicaId: string, firstPauseMs = FIRST_PAUSE_MS): void {
     const candidate = this.#candidateOf(replicaId);
-    if (candidate.running || this.#options.signal.aborted) return;
-    void this.#run(replicaId, candidate, firstPauseMs);
+    if (candidate.running || !this.#isWanted(candidate)) return;
+    candidate.ended = this.#run(replicaId, candidate, firstPauseMs);
+  }
+
+  /** The member is about to be taken off: no attempt begins any more. Resolves when none is under
+   *  way; one that has attached the member ends with its link. */
+  release(replicaId: string): Promise<void> {
+    const candidate = this.#candidateOf(replicaId);
+    candidate.abort.abort(new StorageError('ABORTED', 'the member is taken off'));
+    return candidate.ended;
+  }
+
+  /** It was not taken off after all. */
+  want(replicaId: string): void {
+    this.#candidateOf(replicaId).abort = new AbortController();
+    if (this.#options.keeper.set.roleOf(replicaId) === 'out') this.start(replicaId);
   }
 
   forget(replicaId: string): void {
     this.#candidates.delete(replicaId);
   }
 
-  /** Makes a new member on the daemon at `address`; it is filled in the background.
+  /** Makes a new member on the daemon at `address`; it is filled in the background. Whether it can
+   *  be made there was looked at before.
    *  @throws StorageError why it could not be recorded */
   async join(address: string): Promise<string> {
     const { environment, keeper, data, events } = this.#options;
-    const { length } = keeper.set.record.members;
-    if (length >= REPLICAS_MAX) {
-      throw new StorageError('LIMIT_EXCEEDED', `${length} members, at most ${REPLICAS_MAX}`, {
-        hint: 'take one off that is lost for good',
-      });
-    }
     const replicaId = environment.randomId('r');
     keeper.set.join(replicaId, address);
     await keeper.changed();
@@ -112,15 +139,16 @@ export class MemberReturns {
 
   async #run(replicaId: string, candidate: Candidate, firstPauseMs: number): Promise<void> {
     const { clock } = this.#options.environment;
+    const signal = AbortSignal.any([this.#options.signal, candidate.abort.signal]);
     candidate.running = true;
     try {
       if (clock.nowMs() - candidate.lastInSyncMs > WELL_MS) candidate.attempts = 0;
       let pauseMs = candidate.attempts === 0 ? firstPauseMs : this.#pauseMs(candidate);
-      while (this.#isOut(replicaId)) {
-        await this.#pause(replicaId, pauseMs);
-        if (!this.#isOut(replicaId)) break;
+      while (this.#isOut(replicaId, candidate)) {
+        await this.#pause(replicaId, candidate, { pauseMs, signal });
+        if (!this.#isOut(replicaId, candidate)) break;
         candidate.attempts += 1;
-        const done = await this.#attempt(replicaId, candidate);
+        const done = await this.#attempt(replicaId, candidate, signal);
         candidate.progress = undefined;
         if (done) candidate.lastInSyncMs = clock.nowMs();
         pauseMs = this.#pauseMs(candidate);
@@ -131,17 +159,26 @@ export class MemberReturns {
     }
   }
 
-  /** False also while its exclusion is not stored: it may have been named in-sync by a record. */
-  #isOut(replicaId: string): boolean {
-    const { signal, keeper } = this.#options;
-    return !signal.aborted && keeper.set.roleOf(replicaId) === 'out';
+  #isWanted(candidate: Candidate): boolean {
+    return !candidate.abort.signal.aborted && !this.#options.signal.aborted;
   }
 
-  async #pause(replicaId: string, pauseMs: number): Promise<void> {
-    const { signal, slow, environment } = this.#options;
+  /** False also while its exclusion is not stored: it may have been named in-sync by a record. */
+  #isOut(replicaId: string, candidate: Candidate): boolean {
+    return this.#isWanted(candidate) && this.#options.keeper.set.roleOf(replicaId) === 'out';
+  }
+
+  async #pause(
+    replicaId: string,
+    candidate: Candidate,
+    { pauseMs, signal }: { readonly pauseMs: number; readonly signal: AbortSignal },
+  ): Promise<void> {
+    const { slow, environment } = this.#options;
     const { clock } = environment;
-    const backOffMs = slow.backOffMs(replicaId, clock.nowMs());
-    await sleep(clock, Math.max(pauseMs, backOffMs), signal).catch(() => undefined);
+    const waitMs = Math.max(pauseMs, slow.backOffMs(replicaId, clock.nowMs()));
+    candidate.nextTryMs = clock.nowMs() + waitMs;
+    await sleep(clock, waitMs, signal).catch(() => undefined);
+    candidate.nextTryMs = undefined;
   }
 
   #pauseMs(candidate: Candidate): number {
@@ -149,14 +186,15 @@ export class MemberReturns {
   }
 
   /** True: in-sync. */
-  async #attempt(replicaId: string, candidate: Candidate): Promise<boolean> {
-    const { events, signal } = this.#options;
+  async #attempt(replicaId: string, candidate: Candidate, signal: AbortSignal): Promise<boolean> {
+    const { events } = this.#options;
     candidate.progress = new Progress(this.#options.environment.clock);
     try {
-      const found = await this.#find(replicaId);
+      const found = await this.#find(replicaId, signal);
       const opened = await this.#open(found);
+      signal.throwIfAborted();
       const link = await this.#connect(found, opened);
-      await this.#catchUp(link, opened, candidate.progress);
+      await this.#catchUp(link, opened, { progress: candidate.progress, signal });
       return true;
     } catch (cause) {
       if (signal.aborted) return false;
@@ -167,20 +205,24 @@ export class MemberReturns {
     }
   }
 
-  async #find(replicaId: string): Promise<Found> {
+  async #find(replicaId: string, signal: AbortSignal): Promise<Found> {
     const { config, environment, keeper, known } = this.#options;
-    const member = keeper.set.record.members.find((m) => m.replicaId === replicaId);
+    const recorded = keeper.set.record.members.find((m) => m.replicaId === replicaId);
     const { network } = environment;
     const { volume, tuning, replicas } = config;
+    // The record may come from an engine that was allowed more than this one.
+    const where = recorded?.address ?? '';
+    const may = replicas.includes(where) || mayDial(where, config);
+    const member = recorded === undefined || may ? recorded : { ...recorded, address: '' };
     const place = await findReplica({
       ...{ volume, replicaId, member, addresses: replicas },
       dial: (address) => network.control(address, tuning.controlDeadlineMs),
       sizeBytes: this.#options.data.volume.sizeBytes,
       record: keeper.set.record,
     });
-    if (!this.#isOut(replicaId)) {
+    if (signal.aborted) {
       place.control.close();
-      throw new StorageError('ABORTED', 'the member is not wanted now', { replica: replicaId });
+      throw signal.reason;
     }
     known.get(replicaId)?.control.close();
     known.set(replicaId, place);
@@ -215,8 +257,12 @@ export class MemberReturns {
     });
   }
 
-  async #catchUp(link: ReplicaLink, opened: OpenReplicaReply, progress: Progress): Promise<void> {
-    const { keeper, data, events, signal } = this.#options;
+  async #catchUp(
+    link: ReplicaLink,
+    opened: OpenReplicaReply,
+    { progress, signal }: { readonly progress: Progress; readonly signal: AbortSignal },
+  ): Promise<void> {
+    const { keeper, data, events } = this.#options;
     const { replicaId } = link;
     if (signal.aborted || link.broken !== undefined || keeper.set.roleOf(replicaId) !== 'out') {
       const error = link.broken ?? new StorageError('ABORTED', 'the member is not wanted now');
@@ -231,7 +277,7 @@ export class MemberReturns {
     const how = missed.overflowed ? 'by dirty regions and tags' : `${missed.blockCount()} blocks`;
     events.add('rebuilding', `catching up: ${how}`, { replica: replicaId });
     try {
-      await this.#makeCatchUp(link, { missed, suspect, progress }).run();
+      await this.#makeCatchUp(link, { missed, suspect, progress, signal }).run();
       if (link.broken !== undefined) throw link.broken;
       await this.#noteDirty(replicaId);
       if (opened.lossy) await this.#noteComplete(replicaId, opened);
@@ -257,11 +303,11 @@ export class MemberReturns {
 
   #makeCatchUp(
     target: ReplicaLink,
-    state: Pick<ConstructorParameters<typeof CatchUp>[0], 'missed' | 'progress'> & {
+    state: Pick<ConstructorParameters<typeof CatchUp>[0], 'missed' | 'progress' | 'signal'> & {
       readonly suspect: readonly number[];
     },
   ): CatchUp {
-    const { config, environment, data, epoch, signal, known } = this.#options;
+    const { config, environment, data, epoch, known } = this.#options;
     const { clock, log } = environment;
     const { table, lock, pacer } = data;
     const copier = new RangeCopier({
@@ -279,7 +325,7 @@ export class MemberReturns {
     return new CatchUp({
       ...{ volume: config.volume, epoch, target, targetTeller, tellerOf, copier },
       ...{ missed: state.missed, progress: state.progress, suspectRegions: state.suspect },
-      ...{ table, lock, pacer, clock, log, signal },
+      ...{ table, lock, pacer, clock, log, signal: state.signal },
       whenSettled: () => data.fanout.whenSettled(),
       whenEqual: () => data.unequal.whenEqual(),
       volumeBytes: () => data.volume.sizeBytes,
@@ -311,7 +357,11 @@ export class MemberReturns {
     let candidate = this.#candidates.get(replicaId);
     if (candidate === undefined) {
       const lastInSyncMs = this.#options.environment.clock.nowMs();
-      candidate = { running: false, attempts: 0, lastInSyncMs, progress: undefined, reason: '' };
+      candidate = {
+        ...{ running: false, attempts: 0, lastInSyncMs, reason: '' },
+        ...{ progress: undefined, nextTryMs: undefined },
+        ...{ abort: new AbortController(), ended: Promise.resolve() },
+      };
       this.#candidates.set(replicaId, candidate);
     }
     return candidate;

@@ -15,7 +15,7 @@ import type { BlockRun } from '../core/missed-writes.js';
 import type { RangeLock } from '../core/range-lock.js';
 import type { VerifyBlocks } from '../core/read-path.js';
 import type { ReplicaLink } from '../core/replica-link.js';
-import { differingRuns, joinRuns, runRange } from './block-runs.js';
+import { differingRuns, GAP_BLOCKS, joinRuns, runRange } from './block-runs.js';
 import {
   type ByteRange,
   hashRange,
@@ -35,11 +35,9 @@ export interface RangeCopierOptions {
   readonly onBadCopy: (link: ReplicaLink, error: StorageError, offsetBytes: number) => void;
 }
 
-/** A member ends the stream past the payload that it takes, 20 MiB; clients' changes may fill 16 of
- *  them. */
-const TARGET_BYTES = 4 * MIB;
-/** A request costs about as much as copying so many blocks. */
-const GAP_BLOCKS = 8;
+/** A member ends the stream past the payload that it takes, 24 MiB; clients' changes may fill 16 of
+ *  them, and single blocks are mended. */
+const TARGET_BYTES = 6 * MIB;
 
 export class RangeCopier {
   readonly #options: RangeCopierOptions;
@@ -65,11 +63,12 @@ export class RangeCopier {
         this.#fromSources(range, (source) => goodHashes(source, range)),
         hashRange(this.#options.target, range, { raw: true }),
       ]);
-      await this.#copyRuns(differingRuns(truth.hashes, copy.hashes), range);
+      const differing = joinRuns(differingRuns(truth.hashes, copy.hashes), GAP_BLOCKS);
+      await this.#copyRuns(differing, range);
     });
   }
 
-  /** Runs of one extent that the target is known to have missed. */
+  /** Runs of one extent that the target is known to have missed, joined. */
   copyRuns(runs: readonly BlockRun[], extent: ByteRange): Promise<void> {
     return this.#locked(extent, () => this.#copyRuns(runs, extent));
   }
@@ -77,7 +76,7 @@ export class RangeCopier {
   /** All at once; every one has ended when it returns or throws. */
   async #copyRuns(runs: readonly BlockRun[], within: ByteRange): Promise<void> {
     const end = within.offsetBytes + within.lengthBytes;
-    const ranges = joinRuns(runs, GAP_BLOCKS)
+    const ranges = runs
       .map((run) => runRange(run, within.offsetBytes, end))
       .filter(({ lengthBytes }) => lengthBytes > 0);
     const outcomes = await Promise.allSettled(ranges.map((range) => this.#copyLocked(range)));
@@ -119,7 +118,7 @@ export class RangeCopier {
       const source = sources[(turn + n) % sources.length] as ReplicaLink;
       if (source.broken !== undefined) continue;
       try {
-        return await ask(source);
+        return await this.#askTwice(source, ask);
       } catch (cause) {
         const error = toStorageError(cause, `read from replica ${source.replicaId}`);
         if (source.broken === undefined) onBadCopy(source, error, badOffset(range, error));
@@ -127,6 +126,17 @@ export class RangeCopier {
       }
     }
     throw last ?? new StorageError('NO_REPLICA', 'no in-sync replica can be read');
+  }
+
+  /** What the way has damaged may come whole the next time. */
+  async #askTwice<T>(source: ReplicaLink, ask: (source: ReplicaLink) => Promise<T>): Promise<T> {
+    try {
+      return await ask(source);
+    } catch (cause) {
+      const error = toStorageError(cause, `read from replica ${source.replicaId}`);
+      if (error.code !== 'CORRUPT_MESSAGE' || source.broken !== undefined) throw error;
+      return await ask(source);
+    }
   }
 
   async #locked<T>(range: ByteRange, work: () => Promise<T>): Promise<T> {

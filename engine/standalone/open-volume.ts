@@ -8,14 +8,9 @@ import { CopiesAlone, type MembershipAuthority } from '../core/membership-author
 import type { RecordVersion } from '../core/replica-set.js';
 import type { EngineConfig } from '../engine-config.js';
 import type { EngineEnvironment } from '../engine-environment.js';
-import { type Dial, identify, type OpenedMember, openMember } from './open-member.js';
-import {
-  type Answer,
-  type OpenPlan,
-  type OwnTenure,
-  type PlannedMember,
-  planOpen,
-} from './open-plan.js';
+import { askDaemons } from './ask-daemons.js';
+import { type Dial, type OpenedMember, openMember } from './open-member.js';
+import { type OpenPlan, type OwnTenure, type PlannedMember, planOpen } from './open-plan.js';
 
 /** A volume whose members are fenced: what a tenure begins with. */
 export interface OpenedVolume {
@@ -33,8 +28,6 @@ export interface OpenMembersWish {
   readonly salvage: boolean;
   /** this engine had the volume before, and nobody else must have had it since */
   readonly own?: OwnTenure;
-  /** where members were last: asked as well as the addresses that the engine was given */
-  readonly lastAt?: readonly string[];
   /** told of the epoch before a member hears of it */
   readonly onEpoch?: (epoch: number) => void;
 }
@@ -48,7 +41,7 @@ export async function openMembers(
 ): Promise<OpenedVolume> {
   const { log, network } = environment;
   const dial: Dial = (address) => network.control(address, config.tuning.controlDeadlineMs);
-  const answers = await askAll(config, wish.lastAt ?? [], dial);
+  const answers = await askDaemons(config, dial, wish.own?.members);
   for (const { address, error } of answers) {
     if (error !== undefined) log.warn({ address, code: error.code }, error.message);
   }
@@ -75,25 +68,6 @@ export async function openMembers(
   }
   const { record } = plan;
   return { plan, members, authority: new CopiesAlone(record), recorded: record };
-}
-
-/** An address that only the record knows is a hint: it counts if a daemon answers there that has not
- *  answered elsewhere. */
-async function askAll(
-  { volume, replicas }: EngineConfig,
-  lastAt: readonly string[],
-  dial: Dial,
-): Promise<Answer[]> {
-  const hints = [...new Set(lastAt)].filter((at) => at !== '' && !replicas.includes(at));
-  const asked = [...replicas, ...hints].map((address) => identify(dial, volume, address));
-  const answers = await Promise.all(asked);
-  const daemons = new Set(answers.slice(0, replicas.length).map(({ reply }) => reply?.daemonId));
-  return answers.filter(({ reply }, index) => {
-    if (index < replicas.length) return true;
-    const isNew = reply !== undefined && !daemons.has(reply.daemonId);
-    daemons.add(reply?.daemonId);
-    return isNew;
-  });
 }
 
 interface Step {

@@ -43,7 +43,7 @@ export interface ReplicaInfo {
   readonly replicaId: string;
   readonly diskId: string;
   readonly sizeBytes: number;
-  /** highest that this replica has persisted (P4) */
+  /** highest that any engine has claimed it with: lower ones are refused (P4) */
   readonly epoch: number;
   readonly membership: Membership;
   readonly allocatedBytes: number;

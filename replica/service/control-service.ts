@@ -76,9 +76,21 @@ export class ControlService implements ReplicaControlHandlers {
       disks: disks.info(),
       replicas: disks
         .places()
-        .flatMap(({ disk }) => disk.replicas().map((summary) => this.#infoOf(disk.id, summary)))
+        .flatMap(({ disk }) =>
+          disk.replicas().map((summary) => replicaInfo(disk.id, this.#asClaimed(summary))),
+        )
         .filter((info) => request.volume === '' || info.volume === request.volume),
     };
+  }
+
+  /** An engine draws its epoch above what it is told here: one that a failing disk did not take is
+   *  told, too, for it is refused from now on. */
+  #asClaimed(summary: ReplicaSummary): ReplicaSummary {
+    const { replicas } = this.#options;
+    const { volume, replicaId, epoch } = summary;
+    if (!replicas.has(volume, replicaId)) return summary;
+    const { claimedEpoch } = replicas.get(volume, replicaId);
+    return { ...summary, epoch: Math.max(epoch, claimedEpoch) };
   }
 
   /** Idempotent for the same replica and size; the disk is the one with the most free space.
@@ -154,16 +166,6 @@ export class ControlService implements ReplicaControlHandlers {
     const { volume, replicaId, epoch, incarnation } = request;
     await this.#options.replicas.get(volume, replicaId).noteComplete(epoch, incarnation);
     return {};
-  }
-
-  /** With the epoch that counts: one whose claim could not be stored is refused nevertheless, and
-   *  who wants to open has to go above it (P4). */
-  #infoOf(diskId: string, summary: ReplicaSummary): ReplicaInfo {
-    const { replicas } = this.#options;
-    const info = replicaInfo(diskId, summary);
-    if (!replicas.has(info.volume, info.replicaId)) return info;
-    const { epochFloor } = replicas.get(info.volume, info.replicaId);
-    return { ...info, epoch: Math.max(info.epoch, epochFloor) };
   }
 
   async #call<T>(

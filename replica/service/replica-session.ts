@@ -90,8 +90,8 @@ export class ReplicaSession {
     return running;
   }
 
-  /** Below it everything is refused; at least the durable one. */
-  get epochFloor(): number {
+  /** P4: every epoch below it is refused, also if it could not be made durable. */
+  get claimedEpoch(): number {
     return this.#state.floor;
   }
 

@@ -20,6 +20,15 @@ export interface ClusterOptions {
   readonly replicaFlags?: readonly string[];
 }
 
+export interface ClusterStatus {
+  readonly state: string;
+  readonly replicas: ReadonlyArray<{
+    readonly replicaId: string;
+    readonly state: string;
+    readonly reason: string;
+  }>;
+}
+
 export class Cluster {
   readonly daemons: Array<Child | undefined> = [];
   engine: Child | undefined;
@@ -133,11 +142,9 @@ export class Cluster {
   }
 
   /** Compares the copies on the stopped disks, byte by byte; throws with the report when they
-   *  differ. */
-  async expectEqual(): Promise<void> {
-    const args = Array.from({ length: this.count }, (_, i) => [
-      ...['--disk', this.disk(i), '--data', this.dataDir(i)],
-    ]);
+   *  differ. @param indices  of the daemons that have one; default: those it was made with */
+  async expectEqual(indices = Array.from({ length: this.count }, (_, i) => i)): Promise<void> {
+    const args = indices.map((i) => ['--disk', this.disk(i), '--data', this.dataDir(i)]);
     const stdout = await this.aurochs('replica', 'compare', ...args.flat(), 'vol', '-o', 'json');
     if (JSON.parse(stdout).identical !== true) throw new Error(stdout);
   }
@@ -147,22 +154,26 @@ export class Cluster {
     return stdout;
   }
 
-  async status(): Promise<{
-    state: string;
-    replicas: Array<{ replicaId: string; state: string }>;
-  }> {
-    const control = `unix:${path.join(this.dir, 'run/control.sock')}`;
-    return JSON.parse(
-      await this.aurochs('volume', 'show', 'vol', '--engine', control, '-o', 'json'),
-    );
+  /** A command about the volume, asked of the engine. */
+  ask(...args: string[]): Promise<string> {
+    return this.aurochs(...args, '--engine', `unix:${path.join(this.dir, 'run/control.sock')}`);
+  }
+
+  async status(): Promise<ClusterStatus> {
+    return JSON.parse(await this.ask('volume', 'show', 'vol', '-o', 'json'));
   }
 
   /** Resolves when every copy is in sync. @throws with the state after `timeoutMs` */
   async whenHealthy(timeoutMs = 60_000): Promise<void> {
+    await this.when(({ state }) => state === 'healthy', timeoutMs);
+  }
+
+  /** Resolves when the engine says so. @throws with the state after `timeoutMs` */
+  async when(is: (status: ClusterStatus) => boolean, timeoutMs = 60_000): Promise<void> {
     const deadlineMs = performance.now() + timeoutMs;
     for (;;) {
       const status = await this.status();
-      if (status.state === 'healthy') return;
+      if (is(status)) return;
       if (performance.now() > deadlineMs) throw new Error(JSON.stringify(status, undefined, 2));
       await delay(100);
     }

@@ -109,7 +109,8 @@ export class FakeCopy {
     this.#unmark(region, tag);
   }
 
-  /** Takes over the tags of a clean source. @throws StorageError CONFLICT: other extents are here */
+  /** Takes over the tags of a clean source. @throws StorageError CONFLICT: other extents are
+   *  here */
   cleanAs(region: number, tag: Tag, extentTags: readonly ExtentTag[]): void {
     const here = this.#extentsIn(region).sort((a, b) => a - b);
     const named = extentTags.map((item) => item.extent).sort((a, b) => a - b);

@@ -95,6 +95,9 @@ export class FakeReplica {
     this.copy = new FakeCopy(sizeBytes);
   }
 
+  /** so many of the next READ answers come with another bit than they were sent with */
+  damagedReads = 0;
+
   get bytes(): Buffer {
     return this.copy.bytes;
   }
@@ -240,17 +243,17 @@ export class FakeReplica {
     }
   }
 
-  /** A rotten block is sent as it is, with the checksum that it should have. */
   #read({ id, offsetBytes, lengthBytes, raw }: AskedRange): void {
-    if (this.#failsToRead(id, this.copy.badBlocks(offsetBytes, lengthBytes, true), 'IO_ERROR')) {
-      return;
-    }
+    const { copy } = this;
+    if (this.#failsToRead(id, copy.badBlocks(offsetBytes, lengthBytes, true), 'IO_ERROR')) return;
+    const rotten = copy.badBlocks(offsetBytes, lengthBytes, raw);
+    if (this.#failsToRead(id, rotten, 'CORRUPT_BLOCK')) return;
     const payload = Buffer.from(this.bytes.subarray(offsetBytes, offsetBytes + lengthBytes));
     const checksums = Buffer.alloc((lengthBytes / BLOCK_SIZE) * 4);
     this.checksum(payload, 0, lengthBytes, checksums, 0);
-    for (const offset of raw ? [] : this.rotten) {
-      const at = offset - offsetBytes;
-      if (at >= 0 && at < lengthBytes) payload.writeUInt8((payload[at] ?? 0) ^ 1, at);
+    if (this.damagedReads > 0) {
+      this.damagedReads -= 1;
+      payload.writeUInt8((payload[0] ?? 0) ^ 1, 0);
     }
     const zero = payload.every((byte) => byte === 0);
     this.#answer(id, checksums, zero ? undefined : payload);

@@ -95,7 +95,7 @@ async function bringBack(bed: Bed, forgets: boolean, faults: readonly Fault[]): 
   await Promise.all(strikes);
 }
 
-it('R6, P6: scenarios 64, 65: whatever is written meanwhile and whoever fails, the copies are equal', async () => {
+it('R6, P6, scenarios 64, 65: whatever is written or fails, copies are equal', async () => {
   const history = fc.record({
     before: changes(6),
     inFlight: changes(2),

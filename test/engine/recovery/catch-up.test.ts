@@ -96,7 +96,7 @@ describe('a member that was away for a while, by what it missed (F2, P6)', () =>
 });
 
 describe('a member of which nothing is known, by dirty regions and tags (P2, P6)', () => {
-  it('visits what is dirty or carries another tag, copies what differs, takes over tags', async () => {
+  it('visits what is dirty or has another tag, copies what differs, takes over tags', async () => {
     const bed = await degraded({ sizeBytes: 3 * REGION_SIZE });
     await bed.write(REGION_SIZE, fill(BLOCK_SIZE, 5));
     await bed.cleaner.clean(0);
@@ -129,7 +129,7 @@ describe('a member of which nothing is known, by dirty regions and tags (P2, P6)
     await expectPromoted(bed);
   });
 
-  it('scenario 65: an extent that is written for the first time between the lists is kept', async () => {
+  it('scenario 65: an extent first written between the lists is kept', async () => {
     const bed = await degraded();
     bed.at(C).copy.write(0, BLOCK_SIZE, fill(BLOCK_SIZE, 99));
     let write: Promise<void> | undefined;
@@ -161,7 +161,7 @@ describe('what a catch-up waits for', () => {
     await expectPromoted(bed);
   });
 
-  it('R1: the in-sync members are equal first, for that may change what their tags say', async () => {
+  it('R1: the in-sync members are equal first: that may change what their tags say', async () => {
     const bed = await degraded();
     let equal = (): void => undefined;
     bed.whenEqual = () =>
@@ -260,13 +260,13 @@ describe('sources and targets that fail (scenarios 43, 64)', () => {
     await expectPromoted(bed);
   });
 
-  it('a member takes at most four pieces at a time: more would pass its window', async () => {
+  it('six extents are on the way at a time: more would pass the window of the member', async () => {
     const bed = await degraded({ sizeBytes: 12 * MIB });
     await bed.write(0, fill(12 * MIB, 9));
     bed.at(C).hold(true);
     const caughtUp = bed.catchUp(C);
     await turns(20);
-    expect(replaced(bed)).toHaveLength(4);
+    expect(replaced(bed)).toHaveLength(6);
     bed.at(C).hold(false);
     await caughtUp;
     await expectPromoted(bed);
@@ -316,7 +316,7 @@ describe('tags are taken over only where they are true (P2)', () => {
     await expectPromoted(bed);
   });
 
-  it('a member whose answer is missing starts anew: it might take them later, over a write', async () => {
+  it('a member whose answer is missing starts anew: it might take them later', async () => {
     const bed = await adopt(() => {
       throw new StorageError('DEADLINE', 'no answer');
     });
@@ -339,7 +339,7 @@ describe('tags are taken over only where they are true (P2)', () => {
     expect(bed.calls).not.toContain('c:cleanRegion');
   });
 
-  it('a source that has left says nothing any more: it has missed what the member has', async () => {
+  it('a source that has left says nothing more: it has missed what the member has', async () => {
     const bed = await degraded();
     bed.at(C).copy.write(0, BLOCK_SIZE, fill(BLOCK_SIZE, 99));
     let asked = 0;

@@ -87,7 +87,7 @@ describe('equal, and flushed (P5, R2)', () => {
     expect(bed.replicas.map((r) => r.seen.at(-1)?.op)).toEqual(Array(3).fill(IO_OP.FLUSH));
   });
 
-  it('blocks that only one has, and blocks that only the source has not, are made equal', async () => {
+  it('blocks that only one has, or only the source has not, are made equal', async () => {
     const { bed, equalizer } = await makeBed('++');
     bed.replicas[0]?.bytes.fill(7, 0, BLOCK_SIZE);
     bed.replicas[1]?.bytes.fill(8, BLOCK_SIZE, 2 * BLOCK_SIZE);
@@ -109,7 +109,7 @@ describe('equal, and flushed (P5, R2)', () => {
     expect(bed.replicas[0]?.seen).toEqual([]);
   });
 
-  it('a member that breaks in the middle fails the call; without it the rest is made equal', async () => {
+  it('a member that breaks in between fails the call; without it the rest is equal', async () => {
     const { bed, equalizer } = await makeBed('+++');
     differ(bed, 0, 2);
     bed.replicas[1]?.hold(true);

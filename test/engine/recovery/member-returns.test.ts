@@ -81,12 +81,12 @@ describe('a member comes back by itself (R6, P6)', () => {
 
   it('moved to another address: found by what it is, not where (R8)', async () => {
     const { world, engine } = await running();
-    world.addDaemon('n4');
+    world.addDaemon('n4:1');
     const moved = world.daemon('n3');
     moved.kill();
     await world.during(write(engine, 1, 20));
     world.daemons.set('n2x', world.daemon('n2'));
-    world.daemons.set('n3', world.daemon('n4'));
+    world.daemons.set('n3', world.daemon('n4:1'));
     moved.start();
     await world.run(5_000);
     expect(inSync(world, 'n1')).toEqual(['n1', 'n2']);
@@ -270,8 +270,8 @@ describe('a member that does not stay (scenarios 8, 27)', () => {
 describe('members come and go for good', () => {
   it('a new one is made where it was wanted, filled, and in-sync', async () => {
     const { world, engine } = await running();
-    world.addDaemon('n4');
-    await world.during(engine.join('n4'));
+    world.addDaemon('n4:1');
+    await world.during(engine.members.join('n4:1'));
     await backIn(world, engine, 4);
     await expectWhole(world, engine, { 0: 1, 3: 4 });
     await end(world, engine);
@@ -279,8 +279,8 @@ describe('members come and go for good', () => {
 
   it('a volume that lost all members finds the new one again', async () => {
     const { world, engine } = await running();
-    world.addDaemon('n4');
-    await world.during(engine.join('n4'));
+    world.addDaemon('n4:1');
+    await world.during(engine.members.join('n4:1'));
     await backIn(world, engine, 4);
     for (const d of world.daemons.values()) d.kill();
     await world.until(() => engine.waiting);
@@ -294,8 +294,8 @@ describe('members come and go for good', () => {
     const addresses = Array.from({ length: REPLICAS_MAX }, (_, n) => `m${n}`);
     const world = new EngineWorld(addresses, 64 * BLOCK_SIZE);
     const engine = await world.startEngine();
-    world.addDaemon('one-more');
-    expect(await world.during(outcome(engine.join('one-more')))).toBe('LIMIT_EXCEEDED');
+    world.addDaemon('more:1');
+    expect(await world.during(outcome(engine.members.join('more:1')))).toBe('LIMIT_EXCEEDED');
     expect(world.daemon('m0').membership.members).toHaveLength(REPLICAS_MAX);
     await end(world, engine);
   });
@@ -305,11 +305,11 @@ describe('members come and go for good', () => {
     const replicaId = world.daemon('n3').replica.replicaId;
     world.daemon('n3').kill();
     await world.during(write(engine, 1, 20));
-    let left: Promise<void> | undefined;
+    let left: Promise<unknown> | undefined;
     world.daemon('n3').start();
     world.network.before = async (call) => {
       if (call !== 'n3:connectIo') return;
-      left ??= engine.leave(replicaId);
+      left ??= engine.members.leave({ replicaId, deleteData: false, address: '' });
       await turns(20);
     };
     await world.until(() => left !== undefined);

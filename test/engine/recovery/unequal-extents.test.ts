@@ -140,7 +140,7 @@ describe('an extent that cannot be made equal (scenario 43)', () => {
 });
 
 describe('tenures come and go', () => {
-  it('who waits goes on waiting, and is let through by whichever tenure made it equal', async () => {
+  it('who waits goes on waiting, until whichever tenure has made it equal', async () => {
     const { unequal, work, abort } = makeBed();
     unequal.begin([0], work.equalize, abort.signal);
     let passed = false;

@@ -72,6 +72,8 @@ export class SimKvDisk {
 export class SimKvHome {
   readonly faults: DiskFaults;
   readonly databases = new Map<string, SimKvDisk>();
+  /** D3: nobody knows what became of what was to be synced */
+  onSyncFailed: () => void = () => undefined;
   readonly #random: Random;
   readonly #notes = new Map<string, DiskNote>();
   readonly #locks = new Map<string, SimProcess>();
@@ -83,6 +85,13 @@ export class SimKvHome {
   ) {
     this.#random = random.fork('metadata');
     this.faults = new DiskFaults(this.#random);
+  }
+
+  /** Everything is gone; nobody has it open. */
+  blank(): void {
+    this.databases.clear();
+    this.#notes.clear();
+    this.#locks.clear();
   }
 
   powerCut(): void {
@@ -170,6 +179,7 @@ class SimKv implements Kv {
       });
     } catch (error) {
       database.finishFailed(batch);
+      if (options.sync) this.#home.onSyncFailed();
       throw error;
     }
   }

@@ -31,6 +31,8 @@ export type FaultAct =
       readonly fate: Fate;
       readonly downMs: number;
     }
+  /** the disk is lost for good; a person puts in a blank one and replaces the replica */
+  | { readonly kind: 'replace'; readonly replica: number; readonly downMs: number }
   | { readonly kind: 'all-kill'; readonly downMs: number }
   | {
       readonly kind: 'all-power';
@@ -110,5 +112,6 @@ export type Fault = Common & { readonly act: FaultAct };
 export function faultText({ afterOperations, delayMs, act }: Fault): string {
   const { kind, ...rest } = act;
   const facts = Object.entries(rest).map(([key, value]) => `${key}=${JSON.stringify(value)}`);
-  return `${kind} ${facts.join(' ')} (after operation ${afterOperations} and ${delayMs.toFixed(1)} ms)`;
+  const when = `after operation ${afterOperations} and ${delayMs.toFixed(1)} ms`;
+  return `${kind} ${facts.join(' ')} (${when})`;
 }

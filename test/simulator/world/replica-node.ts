@@ -76,6 +76,7 @@ export class ReplicaNode {
     );
     const kvTimes = { batchMs: times.writeMs, syncMs: 2 * times.flushMs, getMs: times.readMs };
     this.metadata = new SimKvHome(host.scheduler, kvTimes, this.#random);
+    this.metadata.onSyncFailed = () => this.#loses();
     options.network.name(options.address, host);
   }
 
@@ -143,6 +144,15 @@ export class ReplicaNode {
     this.metadata.powerCut();
   }
 
+  /** A blank disk, and nothing of the old one's metadata. The daemon must not run. */
+  replaceDisk(): void {
+    this.#options.story.add(this.name, 'gets a blank disk');
+    this.disk.blank();
+    this.metadata.blank();
+    this.#seen = undefined;
+    this.lossy = false;
+  }
+
   boot(): void {
     if (this.host.up) return;
     this.#options.story.add(this.name, 'has power again');
@@ -158,8 +168,11 @@ export class ReplicaNode {
     const daemon = this.#daemon;
     if (process === undefined || daemon === undefined || !process.alive) return;
     this.#options.story.add(this.name, 'is told to stop');
+    this.#look();
     await new Promise<void>((resolve) => {
       process.onDeath(() => resolve());
+      // Told again, it goes on stopping.
+      this.#daemon = undefined;
       process.post(process.scheduler.nowMs, () => {
         void this.#stopDaemon(daemon).then(() => {
           process.die('exit');
