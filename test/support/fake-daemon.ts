@@ -88,7 +88,7 @@ export class FakeDaemon {
     this.#held?.replica.cut();
   }
 
-  /** The host loses power. @param keeps  which blocks that were not flushed are there all the same */
+  /** The host loses power. @param keeps  which blocks are there though they were not flushed */
   losePower(keeps: (offsetBytes: number) => boolean = () => false): void {
     this.kill();
     this.#boots += 1;
