@@ -54,11 +54,7 @@ export class BlockRepair {
     this.#queued.set(key, { link, offsetBytes: block });
     if (this.#running || this.#options.gate.closed) return;
     this.#running = true;
-    void this.#options.gate
-      .run(() => this.#drain())
-      .finally(() => {
-        this.#running = false;
-      });
+    void this.#options.gate.run(() => this.#drain());
   }
 
   async #drain(): Promise<void> {
@@ -70,6 +66,8 @@ export class BlockRepair {
       if (error === undefined) this.#options.log.info(facts, 'block repaired');
       else this.#options.log.error({ ...facts, code: error.code }, `no repair: ${error.message}`);
     }
+    // In the step that found nothing more: whoever adds the next one starts anew.
+    this.#running = false;
   }
 
   #first(): [string, { link: ReplicaLink; offsetBytes: number }] | undefined {
