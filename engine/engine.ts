@@ -212,6 +212,8 @@ export class Engine {
     const { code } = error;
     const replica = link.replicaId;
     this.#counters.badCopies.inc({ volume, replica, code });
+    // P8: it serves nobody until it is opened again.
+    if (code === 'REPLICA_FAILED') link.break(error);
     if (link.broken !== undefined || (code !== 'CORRUPT_BLOCK' && code !== 'IO_ERROR')) return;
     this.events.add('bad-block', error.message, { replica, code, errno: error.details.errno });
     this.#data.repair.add(link, error.details.offsetBytes ?? offsetBytes);

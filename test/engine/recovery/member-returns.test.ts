@@ -322,3 +322,18 @@ describe('members come and go for good', () => {
     await end(world, engine);
   });
 });
+describe('members that serve badly', () => {
+  it('P8: one whose replica has failed leaves with the first read that says so', async () => {
+    const { world, engine } = await running();
+    world.daemon('n1').replica.refuse(IO_OP.READ, 'REPLICA_FAILED');
+    for (const block of [0, 1, 2, 3]) {
+      expect(await world.during(read(engine, block))).toBe(block + 1);
+    }
+    expect(world.daemon('n2').membership.members.filter((m) => m.state === 'failed')).toHaveLength(
+      1,
+    );
+    world.daemon('n1').replica.refuse(IO_OP.READ, undefined);
+    await backIn(world, engine);
+    await end(world, engine);
+  });
+});
