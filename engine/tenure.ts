@@ -416,7 +416,8 @@ export class Tenure {
       for (const link of [...data.table.all]) {
         link.tick(alone && data.table.isInSync(link) ? LAST_MEMBER_PATIENCE : 1);
       }
-      const verdict = slow.look(data.table.inSync, now);
+      // Not while they are compared: it makes them slow, and one may be needed as the source (P10).
+      const verdict = data.unequal.active ? undefined : slow.look(data.table.inSync, now);
       if (verdict !== undefined) this.#setAside(verdict.replicaId, verdict.text);
     }
     // The look may have found that the last member is lost.

@@ -32,6 +32,11 @@ export class ManualClock implements Clock {
     };
   }
 
+  /** Time passes in which nothing runs: what falls due runs late, with the next `advance`. */
+  skip(ms: number): void {
+    this.#nowMs += ms;
+  }
+
   /** Runs what falls due, in order of time. */
   advance(ms: number): void {
     const endMs = this.#nowMs + ms;
