@@ -90,7 +90,7 @@ describe('while the members may differ (R1, P10)', () => {
     await expectNothingLeft(world);
   });
 
-  it('scenario 20: nobody is set aside as slow: the volume may not do without the source', async () => {
+  it('scenario 20: nobody is set aside: the volume may not do without the source', async () => {
     const { world, engine } = await comparing(['n1', 'n3']);
     const slow = world.daemon('n2').replica;
     for (let n = 0; n < 80; n += 1) {
@@ -118,13 +118,13 @@ describe('while the members may differ (R1, P10)', () => {
   });
 });
 
-describe('the look once a second (scenarios 15, 16, 19)', () => {
+describe('the look once a second', () => {
   async function running(): Promise<{ world: EngineWorld; engine: Engine }> {
     const world = new EngineWorld();
     return { world, engine: await world.startEngine() };
   }
 
-  it('15: a member that is stopped for less than the deadline stalls the volume, and stays', async () => {
+  it('scenario 15: a member stopped for less than the deadline stalls the volume', async () => {
     const { world, engine } = await running();
     world.daemon('n2').replica.stall(true);
     const writing = write(engine, 0, 1);
@@ -136,7 +136,7 @@ describe('the look once a second (scenarios 15, 16, 19)', () => {
     await expectNothingLeft(world);
   });
 
-  it('16: for longer: excluded before the write is acknowledged; what is late changes nothing', async () => {
+  it('scenario 16: for longer: excluded before the acknowledgement; late is nothing', async () => {
     const { world, engine } = await running();
     const stopped = world.daemon('n2').replica;
     stopped.stall(true);
@@ -150,7 +150,7 @@ describe('the look once a second (scenarios 15, 16, 19)', () => {
     await expectNothingLeft(world);
   });
 
-  it('19: after a stop of our own nobody is blamed: answers may lie unread', async () => {
+  it('scenario 19: after a stop of our own nobody is blamed: answers may lie unread', async () => {
     const { world, engine } = await running();
     for (const d of world.daemons.values()) d.replica.hold(true);
     const writing = write(engine, 0, 1);
