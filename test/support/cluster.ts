@@ -49,6 +49,8 @@ export interface RunningEngine {
 
 export class Cluster {
   readonly daemons: Array<Child | undefined> = [];
+  /** addresses with the real ports */
+  readonly listening: string[] = [];
   engine: Child | undefined;
   uri = '';
   device = '';
@@ -121,7 +123,7 @@ export class Cluster {
       ...(this.options.replicaFlags ?? []),
     ]);
     this.daemons[index] = child;
-    await child.line('ready ');
+    this.listening[index] = await child.line('ready ');
   }
 
   async startEngine(flags: readonly string[] = []): Promise<void> {
