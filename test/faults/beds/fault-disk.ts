@@ -16,6 +16,7 @@ import type { DiskFault } from './disk-faults.js';
 import type { DiskReplyMessage, DiskRequestMessage, DiskRequests } from './disk-server.js';
 import type { Lab } from './lab.js';
 
+const UNMOUNT_TRIES = 200;
 const SERVER = path.join(ROOT, 'dist/test/faults/beds/disk-server.js');
 
 /** Why these disks cannot be made here, or undefined. */
@@ -90,12 +91,25 @@ export class FaultDisk {
     this.device = stdout.trim();
   }
 
-  /** The device must not be in use. */
+  /** The device must not be mounted any more. */
   async detach(): Promise<void> {
     await run('losetup', ['-d', this.device]);
     this.device = '';
-    await run('umount', [path.join(this.#dir, 'fuse')]);
+    await this.#unmount();
     await this.#nbdfuse?.ended;
+  }
+
+  /** Whoever had the device open may need a moment to end. */
+  async #unmount(): Promise<void> {
+    for (let tries = 1; ; tries += 1) {
+      try {
+        await run('umount', [path.join(this.#dir, 'fuse')]);
+        return;
+      } catch (error) {
+        if (tries === UNMOUNT_TRIES) throw error;
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+    }
   }
 
   /** The device is torn out: whoever uses it gets EIO from now on (scenario 44). */

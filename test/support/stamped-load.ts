@@ -1,0 +1,300 @@
+/**
+ * A load that proves what it did: several connections with overlapping operations in flight, every
+ * block stamped by the write that made it, everything recorded in one history, which is checked by
+ * the rules of a replicated block device.
+ *
+ * Three in ten operations go to a hot hundredth of the volume; sizes are 1 to 64 cells; a block is
+ * often read again at once, so that copies that differ show. A load may be started again, on a new
+ * engine: the history goes on.
+ */
+
+import { SeededRandom } from '../engine/nbd/seeded-random.js';
+import { cellStory, checkHistory } from '../simulator/checker/check-history.js';
+import { History, type Outcome } from './history.js';
+import { type LoadClient, Refused } from './load-client.js';
+import { readStamps, stampCells } from './stamps.js';
+
+/** Weights of the operations; FUA as a percentage of the writes. */
+export interface LoadMix {
+  readonly write: number;
+  readonly read: number;
+  readonly flush: number;
+  readonly trim: number;
+  readonly zero: number;
+  readonly fuaPercent: number;
+}
+
+const MIX: LoadMix = { write: 60, read: 34, flush: 3, trim: 2, zero: 1, fuaPercent: 5 };
+
+export interface LoadOptions {
+  readonly seed: number;
+  /** of the volume that is used, from its start */
+  readonly bytes: number;
+  /** opens one connection to the engine that serves now */
+  readonly connect: () => Promise<LoadClient>;
+  /** default 2 */
+  readonly connections?: number;
+  /** operations in flight on each; default 16 */
+  readonly depth?: number;
+  /** operations begun per second at most; default 2000 */
+  readonly rate?: number;
+  /** default 4096; 512 finds what happens inside of a block, at the cost of a longer history */
+  readonly cellBytes?: number;
+  readonly mix?: Partial<LoadMix>;
+}
+
+/** Time after an operation that was refused before its worker goes on. */
+const REFUSED_PAUSE_MS = 20;
+const COUNT_MAX = 64;
+/** cells per read of a sweep */
+const SWEEP_CELLS = 256;
+const STORY_LINES = 12;
+
+export class StampedLoad {
+  readonly history: History;
+  /** writes, trims and zeroes that were acknowledged */
+  acknowledged = 0;
+  /** texts of operations that were answered with an error */
+  readonly refusals: string[] = [];
+  /** longest time from start to a good answer since it was last set to 0 */
+  slowestMs = 0;
+  readonly #options: LoadOptions;
+  readonly #mix: LoadMix;
+  readonly #random: SeededRandom;
+  readonly #cells: number;
+  readonly #cellBytes: number;
+  readonly #touched = new Set<number>();
+  readonly #inFlight = new Set<number>();
+  #clients: LoadClient[] = [];
+  #workers: Promise<void>[] = [];
+  #stopping = false;
+  #connections = 0;
+  #tenure = 0;
+  #begun = 0;
+  #startedMs = 0;
+  #waiters: Array<{ count: number; resolve: () => void }> = [];
+
+  constructor(options: LoadOptions) {
+    this.#options = options;
+    this.#mix = { ...MIX, ...options.mix };
+    this.#random = new SeededRandom(options.seed);
+    this.#cellBytes = options.cellBytes ?? 4096;
+    this.#cells = Math.floor(options.bytes / this.#cellBytes);
+    // Not the seed: a replay on a disk that was used before must know its own blocks.
+    const run = Math.floor(Math.random() * 2 ** 32);
+    this.history = new History({ run, cells: this.#cells, multiConn: true });
+  }
+
+  get inFlight(): number {
+    return this.#inFlight.size;
+  }
+
+  /** Connects and lets the workers run. @param newEngine  another tenure serves from now on: what
+   *  the one before left open is decided */
+  async start(options: { newEngine?: boolean } = {}): Promise<void> {
+    if (options.newEngine === true) this.served();
+    const count = this.#options.connections ?? 2;
+    this.#clients = [];
+    for (let n = 0; n < count; n += 1) this.#clients.push(await this.#options.connect());
+    this.#stopping = false;
+    this.#begun = 0;
+    this.#startedMs = performance.now();
+    this.#workers = this.#clients.flatMap((client) => {
+      this.#connections += 1;
+      const connection = this.#connections;
+      const depth = this.#options.depth ?? 16;
+      return Array.from({ length: depth }, () => this.#work(client, connection));
+    });
+  }
+
+  /** Begins nothing more; resolves when everything under way has ended, and closes. */
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    await this.ended();
+    await Promise.all(this.#clients.map((client) => client.close().catch(() => undefined)));
+    this.#clients = [];
+  }
+
+  /** Resolves when every worker has ended: after `stop`, or because the connections ended. */
+  async ended(): Promise<void> {
+    await Promise.all(this.#workers);
+    this.#workers = [];
+    for (const waiter of this.#waiters.splice(0)) waiter.resolve();
+  }
+
+  /** Resolves when so many more changes are acknowledged, or the load has ended. */
+  more(count: number): Promise<void> {
+    const ended = Promise.all(this.#workers).then(() => undefined);
+    const enough = new Promise<void>((resolve) => {
+      this.#waiters.push({ count: this.acknowledged + count, resolve });
+    });
+    return Promise.race([ended, enough]);
+  }
+
+  note(text: string): void {
+    this.history.note(performance.now(), text);
+  }
+
+  /** A process or the network went; nothing that was acknowledged may be lost (F1, F2). */
+  crashed(): void {
+    this.history.crash(performance.now(), false);
+  }
+
+  /** Every in-sync copy loses power now (F3). Answers that still arrive count as none. */
+  lostPower(): void {
+    this.#stopping = true;
+    for (const op of this.#inFlight) {
+      this.history.end(performance.now(), op, { outcome: 'unknown' });
+    }
+    this.#inFlight.clear();
+    this.history.crash(performance.now(), true);
+    this.abandon();
+  }
+
+  /** Drops the connections: what was in flight stays unknown. */
+  abandon(): void {
+    this.#stopping = true;
+    for (const client of this.#clients) client.abandon();
+  }
+
+  /** Another engine serves. */
+  served(): void {
+    this.#tenure += 1;
+    this.history.serve(performance.now(), this.#tenure);
+  }
+
+  /** Reads everything that was ever written, `times` over: unread loss is invisible, and what was
+   *  read must stay. */
+  async sweep(times = 2): Promise<void> {
+    const client = await this.#options.connect();
+    this.#connections += 1;
+    const connection = this.#connections;
+    const pieces = [...this.#touched].sort((a, b) => a - b);
+    for (let time = 0; time < times; time += 1) {
+      for (const piece of pieces) {
+        const first = piece * SWEEP_CELLS;
+        const count = Math.min(SWEEP_CELLS, this.#cells - first);
+        await this.#read(client, { connection, first, count });
+      }
+    }
+    await client.close();
+  }
+
+  /** What the history is guilty of, in words; empty: nothing. */
+  problems(): string[] {
+    const { violations, undecided } = checkHistory(this.history, { violationsMax: 4 });
+    const found = violations.map(({ kind, text, cell }) => {
+      const story = cellStory(this.history, cell, STORY_LINES);
+      return [`seed ${this.#options.seed}: ${kind}: ${text}`, ...story].join('\n');
+    });
+    return undecided > this.#cells / 100 ? [...found, `${undecided} cells are undecided`] : found;
+  }
+
+  async #work(client: LoadClient, connection: number): Promise<void> {
+    const rate = this.#options.rate ?? 2000;
+    while (!this.#stopping) {
+      this.#begun += 1;
+      const dueMs = this.#startedMs + (this.#begun / rate) * 1000;
+      const waitMs = dueMs - performance.now();
+      if (waitMs > 1) await new Promise((resolve) => setTimeout(resolve, waitMs));
+      if (this.#stopping) return;
+      if (!(await this.#one(client, connection))) return;
+    }
+  }
+
+  /** False when the connection is of no use any more. */
+  async #one(client: LoadClient, connection: number): Promise<boolean> {
+    const { write, read, flush, trim, zero, fuaPercent } = this.#mix;
+    let draw = this.#random.below(write + read + flush + trim + zero);
+    const range = this.#range();
+    const at = { connection, ...range };
+    draw -= write;
+    if (draw < 0) return this.#write(client, at, this.#random.chance(fuaPercent));
+    draw -= read;
+    if (draw < 0) {
+      // Again, at once: two copies that differ answer by turns.
+      return (await this.#read(client, at)) && (await this.#read(client, at));
+    }
+    draw -= flush;
+    if (draw < 0) return this.#run({ kind: 'F', connection }, () => client.flush());
+    this.#touch(range);
+    const [offset, length] = [range.first * this.#cellBytes, range.count * this.#cellBytes];
+    if (draw < trim) return this.#run({ kind: 'T', ...at }, () => client.trim(offset, length));
+    return this.#run({ kind: 'Z', ...at }, () => client.zero(offset, length));
+  }
+
+  #range(): { first: number; count: number } {
+    const random = this.#random;
+    const span = random.chance(30) ? Math.max(1, Math.floor(this.#cells / 100)) : this.#cells;
+    const first = random.below(span);
+    const size = 1 + Math.floor((random.below(1000) / 1000) ** 3 * COUNT_MAX);
+    return { first, count: Math.min(size, this.#cells - first) };
+  }
+
+  #touch({ first, count }: { first: number; count: number }): void {
+    const last = Math.floor((first + count - 1) / SWEEP_CELLS);
+    for (let at = Math.floor(first / SWEEP_CELLS); at <= last; at += 1) this.#touched.add(at);
+  }
+
+  #write(
+    client: LoadClient,
+    at: { connection: number; first: number; count: number },
+    fua: boolean,
+  ): Promise<boolean> {
+    this.#touch(at);
+    return this.#run({ kind: 'W', ...at, fua }, (op) => {
+      const { run } = this.history.header;
+      const bytes = stampCells({ run, op }, { ...at, cellBytes: this.#cellBytes });
+      return client.write(at.first * this.#cellBytes, bytes, { fua });
+    });
+  }
+
+  #read(
+    client: LoadClient,
+    at: { connection: number; first: number; count: number },
+  ): Promise<boolean> {
+    const cellBytes = this.#cellBytes;
+    return this.#run({ kind: 'R', ...at }, async () => {
+      const bytes = await client.read(at.first * cellBytes, at.count * cellBytes);
+      return readStamps(bytes, { run: this.history.header.run, first: at.first, cellBytes });
+    });
+  }
+
+  /** Records one operation from its start to its end. */
+  async #run(
+    fields: Omit<Parameters<History['start']>[1], 'tenure'>,
+    work: (op: number) => Promise<unknown>,
+  ): Promise<boolean> {
+    const startMs = performance.now();
+    const op = this.history.start(startMs, { ...fields, tenure: this.#tenure });
+    this.#inFlight.add(op);
+    const end = (result: { outcome: Outcome; code?: string; values?: number[] }): void => {
+      if (this.#inFlight.delete(op)) this.history.end(performance.now(), op, result);
+    };
+    try {
+      const values = await work(op);
+      if (!this.#inFlight.has(op)) return false;
+      end({ outcome: 'ok', ...(Array.isArray(values) ? { values } : {}) });
+      this.#succeeded(fields.kind, performance.now() - startMs);
+      return true;
+    } catch (error) {
+      const refused = error instanceof Refused;
+      const { message } = error as Error;
+      end({ outcome: refused ? 'error' : 'unknown', code: message });
+      if (!refused) return false;
+      this.refusals.push(`${fields.kind}${op}: ${message}`);
+      await new Promise((resolve) => setTimeout(resolve, REFUSED_PAUSE_MS));
+      return true;
+    }
+  }
+
+  #succeeded(kind: string, tookMs: number): void {
+    this.slowestMs = Math.max(this.slowestMs, tookMs);
+    if (kind !== 'W' && kind !== 'T' && kind !== 'Z') return;
+    this.acknowledged += 1;
+    const ready = this.#waiters.filter(({ count }) => count <= this.acknowledged);
+    if (ready.length === 0) return;
+    this.#waiters = this.#waiters.filter(({ count }) => count > this.acknowledged);
+    for (const { resolve } of ready) resolve();
+  }
+}
