@@ -3,16 +3,17 @@
  * block stamped by the write that made it, everything recorded in one history, which is checked by
  * the rules of a replicated block device.
  *
- * Three in ten operations go to a hot hundredth of the volume; sizes are 1 to 64 cells; a block is
+ * Three in ten operations go to a hot hundredth of the volume; sizes are 1 to 64 cells (blocks, or parts of them); a block is
  * often read again at once, so that copies that differ show. A load may be started again, on a new
  * engine: the history goes on.
  */
 
+import { BLOCK_SIZE } from '../../common/units.js';
 import { SeededRandom } from '../engine/nbd/seeded-random.js';
 import { cellStory, checkHistory } from '../simulator/checker/check-history.js';
+import { CellLayout, CellStamps } from './cell-stamp.js';
 import { History, type Outcome } from './history.js';
 import { type LoadClient, Refused } from './load-client.js';
-import { readStamps, stampCells } from './stamps.js';
 
 /** Weights of the operations; FUA as a percentage of the writes. */
 export interface LoadMix {
@@ -26,6 +27,9 @@ export interface LoadMix {
 
 const MIX: LoadMix = { write: 60, read: 34, flush: 3, trim: 2, zero: 1, fuaPercent: 5 };
 
+/** Each of the smallest blocks that are advertised is a register of its own. */
+export const SECTORS = [0, 512, 1024, 1536, 2048, 2560, 3072, 3584];
+
 export interface LoadOptions {
   readonly seed: number;
   /** of the volume that is used, from its start */
@@ -38,8 +42,9 @@ export interface LoadOptions {
   readonly depth?: number;
   /** operations begun per second at most; default 2000 */
   readonly rate?: number;
-  /** default 4096; 512 finds what happens inside of a block, at the cost of a longer history */
-  readonly cellBytes?: number;
+  /** where the cells of a block begin; default: a block is one cell. SECTORS finds what happens
+   *  inside of a block, at the cost of a longer history */
+  readonly cuts?: readonly number[];
   readonly mix?: Partial<LoadMix>;
 }
 
@@ -62,7 +67,8 @@ export class StampedLoad {
   readonly #mix: LoadMix;
   readonly #random: SeededRandom;
   readonly #cells: number;
-  readonly #cellBytes: number;
+  readonly #layout: CellLayout;
+  readonly #stamps: CellStamps;
   readonly #touched = new Set<number>();
   readonly #inFlight = new Set<number>();
   #clients: LoadClient[] = [];
@@ -78,10 +84,12 @@ export class StampedLoad {
     this.#options = options;
     this.#mix = { ...MIX, ...options.mix };
     this.#random = new SeededRandom(options.seed);
-    this.#cellBytes = options.cellBytes ?? 4096;
-    this.#cells = Math.floor(options.bytes / this.#cellBytes);
+    const blocks = Math.floor(options.bytes / BLOCK_SIZE);
+    this.#layout = new CellLayout([{ firstBlock: 0, blocks }], options.cuts);
+    this.#cells = this.#layout.cells;
     // Not the seed: a replay on a disk that was used before must know its own blocks.
     const run = Math.floor(Math.random() * 2 ** 32);
+    this.#stamps = new CellStamps(this.#layout, run);
     this.history = new History({ run, cells: this.#cells, multiConn: true });
   }
 
@@ -218,9 +226,11 @@ export class StampedLoad {
     draw -= flush;
     if (draw < 0) return this.#run({ kind: 'F', connection }, () => client.flush());
     this.#touch(range);
-    const [offset, length] = [range.first * this.#cellBytes, range.count * this.#cellBytes];
-    if (draw < trim) return this.#run({ kind: 'T', ...at }, () => client.trim(offset, length));
-    return this.#run({ kind: 'Z', ...at }, () => client.zero(offset, length));
+    const { offsetBytes, lengthBytes } = this.#layout.rangeOf(range.first, range.count);
+    if (draw < trim) {
+      return this.#run({ kind: 'T', ...at }, () => client.trim(offsetBytes, lengthBytes));
+    }
+    return this.#run({ kind: 'Z', ...at }, () => client.zero(offsetBytes, lengthBytes));
   }
 
   #range(): { first: number; count: number } {
@@ -243,9 +253,8 @@ export class StampedLoad {
   ): Promise<boolean> {
     this.#touch(at);
     return this.#run({ kind: 'W', ...at, fua }, (op) => {
-      const { run } = this.history.header;
-      const bytes = stampCells({ run, op }, { ...at, cellBytes: this.#cellBytes });
-      return client.write(at.first * this.#cellBytes, bytes, { fua });
+      const bytes = this.#stamps.payload(at.first, at.count, op);
+      return client.write(this.#layout.offsetOf(at.first), bytes, { fua });
     });
   }
 
@@ -253,10 +262,10 @@ export class StampedLoad {
     client: LoadClient,
     at: { connection: number; first: number; count: number },
   ): Promise<boolean> {
-    const cellBytes = this.#cellBytes;
+    const { offsetBytes, lengthBytes } = this.#layout.rangeOf(at.first, at.count);
     return this.#run({ kind: 'R', ...at }, async () => {
-      const bytes = await client.read(at.first * cellBytes, at.count * cellBytes);
-      return readStamps(bytes, { run: this.history.header.run, first: at.first, cellBytes });
+      const bytes = await client.read(offsetBytes, lengthBytes);
+      return this.#stamps.values(at.first, at.count, bytes);
     });
   }
 

@@ -1,6 +1,6 @@
 /** What every fault test needs: a lab, a seed that a failure names, clusters and loads in it, and
  *  the logs of the processes when it failed. */
-import { readdir } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { afterEach, beforeEach, expect, type TestContext } from 'vitest';
 import { parseSize } from '../../../common/units.js';
 import { SeededRandom } from '../../engine/nbd/seeded-random.js';
@@ -66,6 +66,11 @@ export class FaultBed {
       connect: () => NbdLoadClient.connect(cluster.socket),
       ...options,
     });
+  }
+
+  /** Whether a process has logged such a line. @param name as in `NAME.log` */
+  async logged(cluster: Cluster, name: string, line: RegExp): Promise<boolean> {
+    return line.test(await readFile(`${cluster.dir}/${name}.log`, 'utf8'));
   }
 
   /** Milliseconds from the range, by seed, pass. */

@@ -95,21 +95,8 @@ export class FaultDisk {
   async detach(): Promise<void> {
     await run('losetup', ['-d', this.device]);
     this.device = '';
-    await this.#unmount();
+    await unmount(path.join(this.#dir, 'fuse'));
     await this.#nbdfuse?.ended;
-  }
-
-  /** Whoever had the device open may need a moment to end. */
-  async #unmount(): Promise<void> {
-    for (let tries = 1; ; tries += 1) {
-      try {
-        await run('umount', [path.join(this.#dir, 'fuse')]);
-        return;
-      } catch (error) {
-        if (tries === UNMOUNT_TRIES) throw error;
-        await new Promise((resolve) => setTimeout(resolve, 20));
-      }
-    }
   }
 
   /** The device is torn out: whoever uses it gets EIO from now on (scenario 44). */
@@ -147,5 +134,18 @@ export class FaultDisk {
     const error = new Error(`the server of disk ${this.options.name} ended`);
     for (const waiting of this.#waiting.values()) waiting.reject(error);
     this.#waiting.clear();
+  }
+}
+
+/** Whoever had it open may need a moment to end. @throws Error while it is in use */
+export async function unmount(dir: string): Promise<void> {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      await run('umount', [dir]);
+      return;
+    } catch (error) {
+      if (tries === UNMOUNT_TRIES) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
   }
 }

@@ -12,8 +12,9 @@ import path from 'node:path';
 import { MIB } from '../../../common/units.js';
 import { Cluster, type ClusterOptions, type Launch } from '../../support/cluster.js';
 import { run } from '../../support/process.js';
+import type { StampedLoad } from '../../support/stamped-load.js';
 import type { Fate } from './cached-disk.js';
-import { FaultDisk, faultDiskLacks } from './fault-disk.js';
+import { FaultDisk, faultDiskLacks, unmount } from './fault-disk.js';
 import type { Lab } from './lab.js';
 
 /** Why no host can lose power here, or undefined. */
@@ -67,7 +68,7 @@ export class PowerHost {
   async off(daemonEnded: Promise<unknown>): Promise<void> {
     await this.disk.ask('powerOff');
     await daemonEnded;
-    await run('umount', [this.dir]);
+    await unmount(this.dir);
     await this.disk.detach();
   }
 
@@ -126,6 +127,15 @@ export class PowerCluster {
         return this.hosts[index]?.off(killed);
       }),
     );
+  }
+
+  /** Cuts the power of all hosts under a load, and kills the engine: what the load was answered
+   *  before is what counts. */
+  async cutAll(load: StampedLoad): Promise<void> {
+    load.lostPower();
+    await this.cut();
+    await load.ended();
+    await this.cluster.stopEngine('SIGKILL');
   }
 
   /** Power, file systems and daemons are back. @param fate by index of the host */

@@ -7,8 +7,7 @@ import { SeededRandom } from '../../engine/nbd/seeded-random.js';
 import { startServer, type TestServer } from '../../engine/nbd/test-server.js';
 import { NbdLoadClient } from '../../support/load-client.js';
 import { MemoryVolume } from '../../support/memory-volume.js';
-import { StampedLoad } from '../../support/stamped-load.js';
-import { readStamps, stampCells } from '../../support/stamps.js';
+import { SECTORS, StampedLoad } from '../../support/stamped-load.js';
 
 const SEED = SeededRandom.runSeed();
 const SIZE = 8 * MIB;
@@ -17,7 +16,7 @@ let server: TestServer | undefined;
 afterEach(() => server?.stop());
 
 /** Runs a load on the volume, sweeps, and says which kinds of violation were found. */
-async function judged(volume: MemoryVolume, cellBytes = 4096): Promise<string[]> {
+async function judged(volume: MemoryVolume, cuts = [0]): Promise<string[]> {
   server = await startServer({ volume });
   const { path } = server;
   const load = new StampedLoad({
@@ -25,33 +24,22 @@ async function judged(volume: MemoryVolume, cellBytes = 4096): Promise<string[]>
     bytes: SIZE,
     connect: () => NbdLoadClient.connect(path, 'v1'),
     rate: 100_000,
-    cellBytes,
+    cuts,
   });
   await load.start();
-  await load.more(1500);
+  await load.more(600);
   await load.stop();
   await load.sweep();
   return load.problems().map((problem) => problem.split(':')[1]?.trim() ?? '');
 }
 
-describe('stamps', () => {
-  it('say which write made a cell, and what is wrong with it', () => {
-    const range = { first: 7, count: 3, cellBytes: 512 };
-    const bytes = stampCells({ run: 5, op: 9 }, range);
-    const read = (run: number, first: number): number[] =>
-      readStamps(bytes, { run, first, cellBytes: 512 });
-    expect(read(5, 7)).toEqual([9, 9, 9]);
-    expect(read(6, 7)).toEqual([-2, -2, -2]);
-    expect(read(5, 8)).toEqual([-3, -3, -3]);
-    stampCells({ run: 5, op: 10 }, range).copy(bytes, 512 + 256, 512 + 256, 1024);
-    bytes.fill(0, 1024);
-    expect(read(5, 7)).toEqual([9, -1, 0]);
-  });
-});
-
 describe('the stamped load', () => {
-  it.each([4096, 512])('does not accuse a good volume (cells of %i bytes)', async (cellBytes) => {
-    expect(await judged(new SoundVolume({ sizeBytes: SIZE }), cellBytes)).toEqual([]);
+  it.each([
+    { name: 'blocks', cuts: [0] },
+    { name: 'sectors', cuts: SECTORS },
+    { name: 'cells of any alignment', cuts: [0, 512, 1000, 3333] },
+  ])('does not accuse a good volume of $name', async ({ cuts }) => {
+    expect(await judged(new SoundVolume({ sizeBytes: SIZE }), cuts)).toEqual([]);
   });
 
   it('finds writes that are answered and forgotten (F1)', async () => {
