@@ -129,11 +129,11 @@ export class PowerCluster {
     );
   }
 
-  /** Cuts the power of all hosts under a load, and kills the engine: what the load was answered
-   *  before is what counts. */
-  async cutAll(load: StampedLoad): Promise<void> {
+  /** Cuts the power of all hosts that hold a copy in sync, under a load, and kills the engine: what
+   *  the load was answered before is what counts. */
+  async cutAll(load: StampedLoad, indexes = this.all): Promise<void> {
     load.lostPower();
-    await this.cut();
+    await this.cut(indexes);
     await load.ended();
     await this.cluster.stopEngine('SIGKILL');
   }

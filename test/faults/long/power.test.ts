@@ -165,7 +165,7 @@ describe.skipIf(lacks !== undefined)(`power cuts ${lacks ?? ''}`, () => {
       await power.cut([0]);
       await load.more(300);
       expect(load.refusals).toEqual([]);
-      await power.cutAll(load);
+      await power.cutAll(load, [1]);
       await power.restore(() => 'kept', [0]);
       await expect(cluster.startEngine()).rejects.toThrow(/MEMBERSHIP_UNPROVEN/);
       await power.restore(() => 'kept', [1]);
