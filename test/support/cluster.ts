@@ -218,6 +218,17 @@ export class Cluster {
     );
   }
 
+  /** Indexes of the daemons whose copies are in sync. */
+  async inSync(engine = 'engine'): Promise<number[]> {
+    const { replicas } = await this.status(engine);
+    const indexes = Array.from({ length: this.count }, (_, index) => index);
+    return indexes.filter((index) => {
+      const addresses = [this.options.target?.(index, engine), this.address(index)];
+      const copy = replicas.find(({ address }) => addresses.includes(address));
+      return copy?.state === 'in-sync';
+    });
+  }
+
   /** Ends everything and removes the folder; for `finally`. */
   async destroy(): Promise<void> {
     await this.stop('SIGTERM').catch(() => undefined);

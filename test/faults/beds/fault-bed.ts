@@ -83,7 +83,7 @@ export class FaultBed {
     if (context.task.result?.state !== 'fail') return;
     const lines = [`AUROCHS_SEED=${this.seed}`];
     for (const name of await readdir(this.lab.dir, { recursive: true })) {
-      if (!name.endsWith('.log') || name.includes('nbdfuse')) continue;
+      if (!/(engine|replica\d|second)\.log$/.test(name)) continue;
       const { stdout } = await run('tail', ['-n', String(LOG_LINES), this.lab.path(name)]);
       if (stdout !== '') lines.push(`--- ${name}`, ...stdout.trimEnd().split('\n').map(shorten));
     }
