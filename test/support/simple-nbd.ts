@@ -81,6 +81,7 @@ export class SimpleNbd {
   }
 
   close(): Promise<void> {
+    if (this.socket.closed) return Promise.resolve();
     return new Promise((resolve) => {
       this.socket.once('close', () => resolve());
       const disc = Buffer.alloc(28);

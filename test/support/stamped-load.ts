@@ -12,7 +12,7 @@ import { BLOCK_SIZE } from '../../common/units.js';
 import { SeededRandom } from '../engine/nbd/seeded-random.js';
 import { cellStory, checkHistory } from '../simulator/checker/check-history.js';
 import { CellLayout, CellStamps } from './cell-stamp.js';
-import { History, type Outcome } from './history.js';
+import { History, type OperationFields, type Outcome } from './history.js';
 import { type LoadClient, Refused } from './load-client.js';
 
 /** Weights of the operations; FUA as a percentage of the writes. */
@@ -46,6 +46,13 @@ export interface LoadOptions {
    *  inside of a block, at the cost of a longer history */
   readonly cuts?: readonly number[];
   readonly mix?: Partial<LoadMix>;
+}
+
+/** A connection to the engine of a tenure. */
+interface Lane {
+  readonly client: LoadClient;
+  readonly connection: number;
+  readonly tenure: number;
 }
 
 /** Time after an operation that was refused before its worker goes on. */
@@ -97,36 +104,42 @@ export class StampedLoad {
     return this.#inFlight.size;
   }
 
-  /** Connects and lets the workers run. @param newEngine  another tenure serves from now on: what
-   *  the one before left open is decided */
-  async start(options: { newEngine?: boolean } = {}): Promise<void> {
-    if (options.newEngine === true) this.served();
+  /** Connects and lets workers run, beside those that run already. @param connect  to another
+   *  engine than that of the options */
+  async start(options: { connect?: () => Promise<LoadClient> } = {}): Promise<void> {
+    const connect = options.connect ?? this.#options.connect;
     const count = this.#options.connections ?? 2;
-    this.#clients = [];
-    for (let n = 0; n < count; n += 1) this.#clients.push(await this.#options.connect());
+    const clients: LoadClient[] = [];
+    for (let n = 0; n < count; n += 1) clients.push(await connect());
+    this.#clients.push(...clients);
     this.#stopping = false;
     this.#begun = 0;
     this.#startedMs = performance.now();
-    this.#workers = this.#clients.flatMap((client) => {
-      this.#connections += 1;
-      const connection = this.#connections;
+    for (const client of clients) {
+      const lane = this.#lane(client);
       const depth = this.#options.depth ?? 16;
-      return Array.from({ length: depth }, () => this.#work(client, connection));
-    });
+      for (let n = 0; n < depth; n += 1) this.#workers.push(this.#work(lane));
+    }
+  }
+
+  #lane(client: LoadClient): Lane {
+    this.#connections += 1;
+    return { client, connection: this.#connections, tenure: this.#tenure };
   }
 
   /** Begins nothing more; resolves when everything under way has ended, and closes. */
   async stop(): Promise<void> {
     this.#stopping = true;
+    const clients = this.#clients;
     await this.ended();
-    await Promise.all(this.#clients.map((client) => client.close().catch(() => undefined)));
-    this.#clients = [];
+    await Promise.all(clients.map((client) => client.close().catch(() => undefined)));
   }
 
   /** Resolves when every worker has ended: after `stop`, or because the connections ended. */
   async ended(): Promise<void> {
     await Promise.all(this.#workers);
     this.#workers = [];
+    this.#clients = [];
     for (const waiter of this.#waiters.splice(0)) waiter.resolve();
   }
 
@@ -175,14 +188,13 @@ export class StampedLoad {
    *  read must stay. */
   async sweep(times = 2): Promise<void> {
     const client = await this.#options.connect();
-    this.#connections += 1;
-    const connection = this.#connections;
+    const lane = this.#lane(client);
     const pieces = [...this.#touched].sort((a, b) => a - b);
     for (let time = 0; time < times; time += 1) {
       for (const piece of pieces) {
         const first = piece * SWEEP_CELLS;
         const count = Math.min(SWEEP_CELLS, this.#cells - first);
-        await this.#read(client, { connection, first, count });
+        await this.#read(lane, { first, count });
       }
     }
     await client.close();
@@ -198,7 +210,7 @@ export class StampedLoad {
     return undecided > this.#cells / 100 ? [...found, `${undecided} cells are undecided`] : found;
   }
 
-  async #work(client: LoadClient, connection: number): Promise<void> {
+  async #work(lane: Lane): Promise<void> {
     const rate = this.#options.rate ?? 2000;
     while (!this.#stopping) {
       this.#begun += 1;
@@ -206,31 +218,31 @@ export class StampedLoad {
       const waitMs = dueMs - performance.now();
       if (waitMs > 1) await new Promise((resolve) => setTimeout(resolve, waitMs));
       if (this.#stopping) return;
-      if (!(await this.#one(client, connection))) return;
+      if (!(await this.#one(lane))) return;
     }
   }
 
   /** False when the connection is of no use any more. */
-  async #one(client: LoadClient, connection: number): Promise<boolean> {
+  async #one(lane: Lane): Promise<boolean> {
+    const { client } = lane;
     const { write, read, flush, trim, zero, fuaPercent } = this.#mix;
     let draw = this.#random.below(write + read + flush + trim + zero);
     const range = this.#range();
-    const at = { connection, ...range };
     draw -= write;
-    if (draw < 0) return this.#write(client, at, this.#random.chance(fuaPercent));
+    if (draw < 0) return this.#write(lane, range, this.#random.chance(fuaPercent));
     draw -= read;
     if (draw < 0) {
       // Again, at once: two copies that differ answer by turns.
-      return (await this.#read(client, at)) && (await this.#read(client, at));
+      return (await this.#read(lane, range)) && (await this.#read(lane, range));
     }
     draw -= flush;
-    if (draw < 0) return this.#run({ kind: 'F', connection }, () => client.flush());
+    if (draw < 0) return this.#run(lane, { kind: 'F' }, () => client.flush());
     this.#touch(range);
     const { offsetBytes, lengthBytes } = this.#layout.rangeOf(range.first, range.count);
     if (draw < trim) {
-      return this.#run({ kind: 'T', ...at }, () => client.trim(offsetBytes, lengthBytes));
+      return this.#run(lane, { kind: 'T', ...range }, () => client.trim(offsetBytes, lengthBytes));
     }
-    return this.#run({ kind: 'Z', ...at }, () => client.zero(offsetBytes, lengthBytes));
+    return this.#run(lane, { kind: 'Z', ...range }, () => client.zero(offsetBytes, lengthBytes));
   }
 
   #range(): { first: number; count: number } {
@@ -246,36 +258,32 @@ export class StampedLoad {
     for (let at = Math.floor(first / SWEEP_CELLS); at <= last; at += 1) this.#touched.add(at);
   }
 
-  #write(
-    client: LoadClient,
-    at: { connection: number; first: number; count: number },
-    fua: boolean,
-  ): Promise<boolean> {
-    this.#touch(at);
-    return this.#run({ kind: 'W', ...at, fua }, (op) => {
-      const bytes = this.#stamps.payload(at.first, at.count, op);
-      return client.write(this.#layout.offsetOf(at.first), bytes, { fua });
+  #write(lane: Lane, range: { first: number; count: number }, fua: boolean): Promise<boolean> {
+    this.#touch(range);
+    const { first, count } = range;
+    return this.#run(lane, { kind: 'W', first, count, fua }, (op) => {
+      const bytes = this.#stamps.payload(first, count, op);
+      return lane.client.write(this.#layout.offsetOf(first), bytes, { fua });
     });
   }
 
-  #read(
-    client: LoadClient,
-    at: { connection: number; first: number; count: number },
-  ): Promise<boolean> {
-    const { offsetBytes, lengthBytes } = this.#layout.rangeOf(at.first, at.count);
-    return this.#run({ kind: 'R', ...at }, async () => {
-      const bytes = await client.read(offsetBytes, lengthBytes);
-      return this.#stamps.values(at.first, at.count, bytes);
+  #read(lane: Lane, { first, count }: { first: number; count: number }): Promise<boolean> {
+    const { offsetBytes, lengthBytes } = this.#layout.rangeOf(first, count);
+    return this.#run(lane, { kind: 'R', first, count }, async () => {
+      const bytes = await lane.client.read(offsetBytes, lengthBytes);
+      return this.#stamps.values(first, count, bytes);
     });
   }
 
   /** Records one operation from its start to its end. */
   async #run(
-    fields: Omit<Parameters<History['start']>[1], 'tenure'>,
+    lane: Lane,
+    fields: Omit<OperationFields, 'tenure' | 'connection'>,
     work: (op: number) => Promise<unknown>,
   ): Promise<boolean> {
     const startMs = performance.now();
-    const op = this.history.start(startMs, { ...fields, tenure: this.#tenure });
+    const { connection, tenure } = lane;
+    const op = this.history.start(startMs, { ...fields, connection, tenure });
     this.#inFlight.add(op);
     const end = (result: { outcome: Outcome; code?: string; values?: number[] }): void => {
       if (this.#inFlight.delete(op)) this.history.end(performance.now(), op, result);
