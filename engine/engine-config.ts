@@ -1,5 +1,7 @@
 /** What one engine process is told. Checked by who parses it (engine/main.ts). */
 import type { TransportTls } from '../proto/transport.js';
+import { SLOW_POLICY, type SlowPolicy } from './core/slow-judge.js';
+import { PACER_POLICY, type PacerPolicy, SCRUB_PACER_POLICY } from './recovery/pacer.js';
 
 export interface EngineConfig {
   readonly volume: string;
@@ -16,19 +18,38 @@ export interface EngineTuning {
   readonly opDeadlineMs: number;
   /** deadline of control calls, also of storing an exclusion */
   readonly controlDeadlineMs: number;
-  /** an idle link is pinged this often */
+  /** a member that confirmed nothing for so long is pinged … */
   readonly keepaliveMs: number;
+  /** … and given up without an answer for so long */
+  readonly pingDeadlineMs: number;
+  /** reads are answered for so long after all members confirmed the epoch (P13) */
+  readonly leaseMs: number;
+  /** how long I/O waits when no in-sync replica is left, before it fails; it is served again when
+   *  they are back */
+  readonly lostDeadlineMs: number;
+  /** how long an acknowledgement waits for an exclusion to be recorded, before it fails */
+  readonly settleDeadlineMs: number;
   /** a region without a change for so long is cleaned */
   readonly cleanIdleMs: number;
   readonly cleanIntervalMs: number;
+  readonly slow: SlowPolicy;
+  readonly pacer: PacerPolicy;
+  readonly scrubPacer: PacerPolicy;
 }
 
 export const DEFAULT_TUNING: EngineTuning = {
   opDeadlineMs: 8_000,
   controlDeadlineMs: 5_000,
-  keepaliveMs: 3_000,
+  keepaliveMs: 1_000,
+  pingDeadlineMs: 6_000,
+  leaseMs: 5_000,
+  lostDeadlineMs: 60_000,
+  settleDeadlineMs: 30_000,
   cleanIdleMs: 10_000,
   cleanIntervalMs: 2_000,
+  slow: SLOW_POLICY,
+  pacer: PACER_POLICY,
+  scrubPacer: SCRUB_PACER_POLICY,
 };
 
 /** Most replicas of one volume: they are counted in the bits of a 32-bit integer. */

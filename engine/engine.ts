@@ -1,113 +1,81 @@
 /**
- * One engine: an opened volume with its links, and what keeps it going (deadlines, cleaning,
- * membership).
+ * One engine: a volume that serves, through one tenure after another.
  *
- * Everything here is wiring; the decisions are in `core/` and `standalone/open-plan.ts`.
+ * When the last in-sync member is lost, operations wait with their locks held while the engine
+ * tries to open the volume again; past a deadline they fail, and the engine goes on trying. It ends
+ * by itself in two cases only: another engine has the volume (fenced), or writes that it has
+ * acknowledged may be lost (power failed on every copy).
  */
-import { randomBytes } from 'node:crypto';
-import { networkInterfaces } from 'node:os';
-import type { BufferPool } from '../common/block-device.js';
-import type { Clock, Timer } from '../common/clock.js';
-import { StorageError } from '../common/errors.js';
-import { Gate } from '../common/gate.js';
-import type { Logger } from '../common/log.js';
-import type { Registry } from '../common/metrics.js';
-import { MIB } from '../common/units.js';
-import { crc32cBlocks, crc32cVerify, createBufferPool } from '../native/index.js';
+import { sleep } from '../common/clock.js';
+import { StorageError, toStorageError } from '../common/errors.js';
 import type { EngineReplicaStatus, EngineStatus } from '../proto/control.js';
-import { PROTOCOL_VERSION } from '../proto/io-codec.js';
-import { connectIo } from '../proto/transport.js';
-import { BlockRepair } from './core/block-repair.js';
-import { DirtyTracker } from './core/dirty-tracker.js';
-import { Fanout } from './core/fanout.js';
-import { MapReader } from './core/map-reader.js';
-import { MembershipKeeper } from './core/membership-keeper.js';
-import type { EndOfTurn } from './core/pending-op.js';
-import { RangeLock } from './core/range-lock.js';
-import { ReadPath } from './core/read-path.js';
-import { RegionCleaner } from './core/region-cleaner.js';
-import { ReplicaLink } from './core/replica-link.js';
-import { ReplicaSet } from './core/replica-set.js';
-import { EngineVolume } from './core/volume.js';
+import type { ReplicaLink } from './core/replica-link.js';
+import { SlowWatch } from './core/slow-watch.js';
+import type { EngineVolume } from './core/volume.js';
+import { DataPath } from './data-path.js';
 import type { EngineConfig } from './engine-config.js';
-import {
-  addEngineGauges,
-  createEngineCounters,
-  type EngineCounters,
-  operationObservers,
-} from './engine-metrics.js';
-import {
-  type OpenedMember,
-  type OpenedVolume,
-  openMembers,
-  recover,
-  storeRecord,
-} from './standalone/open-volume.js';
-import { ReplicaAuthority } from './standalone/replica-authority.js';
+import type { EngineEnvironment } from './engine-environment.js';
+import { engineIdOf } from './engine-life.js';
+import { addEngineGauges, createEngineCounters, type EngineCounters } from './engine-metrics.js';
+import { EventLog, type VolumeEvent } from './events/event-log.js';
+import { Pacer } from './recovery/pacer.js';
+import { Scrub, type ScrubStore } from './scrub/scrub.js';
+import { openMembers } from './standalone/open-volume.js';
+import { Tenure } from './tenure.js';
 
-export interface EngineEnvironment {
-  readonly clock: Clock;
-  readonly log: Logger;
-  readonly registry: Registry;
-  /** No in-sync member is left: nothing can be served any more. Called once. */
-  readonly onFaulted: (reason: string) => void;
+export interface EngineEvents {
+  /** The engine serves no more and never will: fenced, or acknowledged writes may be lost. Called
+   *  once. */
+  onEnded(error: StorageError): void;
+  onEvent?(event: VolumeEvent): void;
+  /** events of earlier engines, oldest first */
+  readonly history?: readonly VolumeEvent[];
+  /** keeps the position of the scrub; default: nowhere */
+  readonly scrubStore?: ScrubStore;
 }
 
-/** Messages that arrive in pieces are put together here; past it ordinary memory is used. */
-const RECEIVE_POOL_BYTES = 32 * MIB;
-const TICK_MS = 1_000;
-/** A tick this late means that this process did not run. */
-const STALL_MS = 3 * TICK_MS;
-const LAST_MEMBER_PATIENCE = 4;
-
-const endOfTurn: EndOfTurn = (callback) => {
-  setImmediate(callback);
-};
-
-/** True if the address is a unix socket or one of this host's own. */
-export function isLocalAddress(address: string): boolean {
-  if (address.startsWith('unix:')) return true;
-  const host = address.slice(0, address.lastIndexOf(':')).replace(/^\[|\]$/g, '');
-  if (host === 'localhost' || host.startsWith('127.') || host === '::1') return true;
-  return Object.values(networkInterfaces()).some((list) => list?.some((i) => i.address === host));
-}
+/** A scrub that begins anew with each engine. */
+const FORGETFUL: ScrubStore = { load: async () => undefined, save: async () => undefined };
+const NONE: ReadonlyMap<string, number> = new Map();
+const REOPEN_PAUSE_MS = 250;
+const REOPEN_PAUSE_MAX_MS = 5_000;
 
 export class Engine {
   readonly engineId: string;
-  readonly volume: EngineVolume;
+  readonly events: EventLog;
+  readonly scrub: Scrub;
   readonly #config: EngineConfig;
   readonly #environment: EngineEnvironment;
+  readonly #told: EngineEvents;
   readonly #counters: EngineCounters;
-  readonly #members: readonly OpenedMember[];
-  readonly #links: ReplicaLink[] = [];
-  readonly #pool: BufferPool;
-  readonly #set: ReplicaSet;
-  readonly #keeper: MembershipKeeper;
-  readonly #tracker = new DirtyTracker();
-  #fanout!: Fanout;
-  #cleaner!: RegionCleaner;
-  #repair!: BlockRepair;
-  readonly #background = new Gate('background work');
-  #nextId = 0;
-  #ticker: Timer | undefined;
-  #lastTickMs = 0;
-  /** From the first record of this tenure on: before it a lost member ends the start, it is not
-   *  excluded. Its exclusion would end the in-flight windows of the others before they were made
-   *  equal (P5). */
-  #serving = false;
-  #stopping = false;
-  #faultedReason: string | undefined;
+  readonly #slow: SlowWatch;
+  readonly #data: DataPath;
+  readonly #abort = new AbortController();
+  #tenure: Tenure | undefined;
+  /** highest epoch that this engine has tried */
+  #epoch = 0;
+  /** no tenure serves, since when and why */
+  #lost: { readonly error: StorageError; readonly sinceMs: number } | undefined;
+  #refusing = false;
+  #ended: StorageError | undefined;
 
-  /** Opens (or creates) the volume; resolves when it may serve: fenced, recovered, recorded.
+  /** Opens (or creates) the volume; resolves when it serves: fenced, recovered, recorded.
    *  @throws StorageError why it may not be opened, see planOpen */
-  static async start(config: EngineConfig, environment: EngineEnvironment): Promise<Engine> {
-    const engineId = `e-${randomBytes(6).toString('hex')}`;
-    const opened = await openMembers(config, engineId, environment.log);
-    const engine = new Engine(config, environment, engineId, opened);
+  static async start(
+    config: EngineConfig,
+    environment: EngineEnvironment,
+    events: EngineEvents,
+  ): Promise<Engine> {
+    const { processes, randomId } = environment;
+    const engineId = engineIdOf(randomId('e'), processes);
+    const { sizeBytes, salvage } = config;
+    const opened = await openMembers(config, { engineId, sizeBytes, salvage }, environment);
+    const engine = new Engine(config, { environment, events, engineId }, opened.plan.sizeBytes);
     try {
-      await engine.#connect(opened);
+      await engine.scrub.load();
+      await engine.#begin(opened, false);
     } catch (error) {
-      engine.#dropLinks();
+      engine.#dropTenure(toStorageError(error, 'open the volume'));
       throw error;
     }
     return engine;
@@ -115,268 +83,285 @@ export class Engine {
 
   private constructor(
     config: EngineConfig,
-    environment: EngineEnvironment,
-    engineId: string,
-    opened: OpenedVolume,
+    parts: {
+      readonly environment: EngineEnvironment;
+      readonly events: EngineEvents;
+      readonly engineId: string;
+    },
+    sizeBytes: number,
   ) {
+    const { environment, events, engineId } = parts;
+    const { clock, registry } = environment;
     this.#config = config;
     this.#environment = environment;
+    this.#told = events;
     this.engineId = engineId;
-    this.#members = opened.members;
-    this.#pool = createBufferPool({ limitBytes: RECEIVE_POOL_BYTES });
-    this.#counters = createEngineCounters(environment.registry);
-    this.#set = new ReplicaSet(opened.plan.record);
-    const controls = new Map(opened.members.map((m) => [m.replicaId, m.control]));
-    const deadlineMs = config.tuning.controlDeadlineMs;
-    const authority = new ReplicaAuthority(config.volume, controls, deadlineMs);
-    this.#keeper = new MembershipKeeper(this.#set, authority, {
-      onFailed: (replicaId, reason) => this.#onFailed(replicaId, reason),
-      onRecord: (record) => this.#environment.log.warn({ record }, 'membership changed'),
-      onFaulted: (reason) => this.#onFaulted(reason),
+    this.events = new EventLog(clock, {
+      onEvent: (event) => events.onEvent?.(event),
+      history: events.history ?? [],
     });
-    this.volume = this.#build(opened.plan.sizeBytes);
-    addEngineGauges(environment.registry, {
+    this.#counters = createEngineCounters(registry);
+    this.#slow = new SlowWatch(config.tuning.slow);
+    this.#data = new DataPath(
+      {
+        ...{ config, environment, events: this.events },
+        onBadCopy: (link, error, offsetBytes) => this.#onBadCopy(link, error, offsetBytes),
+        onRepaired: (link, offsetBytes) => this.#onRepaired(link, offsetBytes),
+      },
+      sizeBytes,
+    );
+    this.scrub = this.#makeScrub(events.scrubStore);
+    addEngineGauges(registry, {
       volume: config.volume,
       sizeBytes: () => this.volume.sizeBytes,
       inFlight: () => this.volume.inFlight,
-      dirtyRegions: () => this.#tracker.count,
+      dirtyRegions: () => this.#data.tracker.count,
       members: () => this.#replicaStatus(),
     });
   }
 
-  #build(sizeBytes: number): EngineVolume {
-    const { clock, log, registry } = this.#environment;
-    const { tuning, volume: name } = this.#config;
-    const lock = new RangeLock();
-    const links = (): readonly ReplicaLink[] => this.#links;
-    const fanout = new Fanout({
-      links,
-      keeper: this.#keeper,
-      clock,
-      endOfTurn,
-      nextId: () => this.#drawId(),
-      checksumBlocks: crc32cBlocks,
-      windowBytes: 16 * MIB,
-      windowRequests: 1024,
-    });
-    const reads = new ReadPath({
-      links,
-      clock,
-      verifyBlocks: crc32cVerify,
-      onBadCopy: (link, error, offsetBytes) => this.#onBadCopy(link, error, offsetBytes),
-    });
-    this.#repair = new BlockRepair({
-      lock,
-      reads,
-      gate: this.#background,
-      log,
-      onTouched: (offset, length) => this.#tracker.touch(offset, length, clock.nowMs()),
-      onRepaired: (link) => this.#counters.repairs.inc({ volume: name, replica: link.replicaId }),
-    });
-    const maps = new MapReader(reads, clock, () => this.#links.length);
-    this.#fanout = fanout;
-    this.#cleaner = new RegionCleaner({
-      tracker: this.#tracker,
-      lock,
-      fanout,
-      clock,
-      log,
-      volumeBytes: () => this.volume.sizeBytes,
-      idleMs: tuning.cleanIdleMs,
-      intervalMs: tuning.cleanIntervalMs,
-    });
-    const observe = operationObservers(registry, name);
-    const tracker = this.#tracker;
-    return new EngineVolume({
-      name,
-      sizeBytes,
-      lock,
-      fanout,
-      reads,
-      maps,
-      tracker,
-      clock,
-      observe,
-    });
-  }
-
-  #drawId(): number {
-    this.#nextId += 1;
-    return this.#nextId;
-  }
-
-  async #connect(opened: OpenedVolume): Promise<void> {
+  #makeScrub(store: ScrubStore = FORGETFUL): Scrub {
     const { clock, log } = this.#environment;
-    const links = await Promise.all(opened.members.map((m, index) => this.#link(m, index)));
-    this.#links.push(...links);
-    await recover(opened.members, links, opened.plan.sizeBytes, log);
-    await storeRecord(this.#config, opened.members, opened.plan.record);
-    this.#serving = true;
-    for (const link of links) if (link.broken !== undefined) this.#onBroken(link, link.broken);
-    const now = clock.nowMs();
-    for (const member of opened.members) {
-      for (const region of member.opened.dirtyRegions) this.#tracker.add(region, now);
-    }
-    this.#cleaner.start();
-    this.#lastTickMs = now;
-    this.#tick();
-    const record = opened.plan.record;
-    log.info({ volume: this.#config.volume, engineId: this.engineId, record }, 'volume opened');
+    const { table, lock, unequal, repair, volume } = this.#data;
+    return new Scrub({
+      ...{ table, lock, gate: unequal, clock, log, events: this.events, store },
+      pacer: new Pacer({
+        ...{ clock, policy: this.#config.tuning.scrubPacer },
+        lastClientMs: () => volume.lastOperationMs,
+      }),
+      volumeBytes: () => volume.sizeBytes,
+      allocatedExtents: (from) => this.#serving().allocatedExtents(from),
+      mend: (link, offsetBytes, avoid) => repair.mend(link, offsetBytes, avoid),
+    });
   }
 
-  async #link(member: OpenedMember, index: number): Promise<ReplicaLink> {
-    const { clock } = this.#environment;
-    const { tuning, tls } = this.#config;
-    const { replicaId, address } = member;
-    const link = new ReplicaLink({
-      index,
-      replicaId,
-      address,
-      local: isLocalAddress(address),
-      clock,
-      endOfTurn,
-      nextId: () => this.#drawId(),
-      ackedThrough: () => this.#fanout.ackedThrough,
-      checksumBlocks: crc32cBlocks,
-      opDeadlineMs: tuning.opDeadlineMs,
-      keepaliveMs: tuning.keepaliveMs,
-      onBroken: (broken, error) => this.#onBroken(broken, error),
-    });
-    const stream = await connectIo({
-      address,
-      tls,
-      acquire: (lengthBytes) => this.#pool.acquire(lengthBytes),
-      handlers: {
-        onMessage: (message) => link.onMessage(message),
-        onDrain: () => undefined,
-        onClose: (error) => link.onClose(error),
+  get volume(): EngineVolume {
+    return this.#data.volume;
+  }
+
+  async #begin(opened: Awaited<ReturnType<typeof openMembers>>, again: boolean): Promise<void> {
+    const { plan } = opened;
+    this.#epoch = plan.epoch;
+    const tenure = new Tenure({
+      ...{ config: this.#config, environment: this.#environment, data: this.#data },
+      ...{ events: this.events, slow: this.#slow, engineId: this.engineId, opened, again },
+      told: {
+        onServing: () => {
+          this.#lost = undefined;
+          this.#refusing = false;
+        },
+        onFailed: (replicaId) => this.#onFailed(replicaId),
+        onLost: (error) => this.#onLost(error),
+        onFenced: (error) => this.#end('fenced', error),
       },
-      clock,
-      deadlineMs: tuning.controlDeadlineMs,
     });
-    const reply = await link.attach(stream, {
-      protocolVersion: PROTOCOL_VERSION,
-      volume: this.#config.volume,
-      replicaId,
-      epoch: member.opened.info.epoch,
-      engineId: this.engineId,
-    });
-    if (reply.incarnation !== member.opened.incarnation) {
-      const text = `replica daemon at ${address} restarted while the volume was being opened`;
-      throw new StorageError('UNAVAILABLE', text, { hint: 'start the engine again' });
-    }
-    return link;
+    this.#tenure = tenure;
+    for (const warning of plan.warnings) this.events.add('opened', warning);
+    await tenure.start();
+    const { epoch, generation, members } = tenure.record;
+    const inSync = members.filter((m) => m.state === 'in-sync').length;
+    const version = `epoch ${epoch}, generation ${generation}`;
+    const text = `${again ? 'serving again' : 'opened'}: ${version}, ${inSync} in-sync members`;
+    this.events.add(again ? 'back' : 'opened', text, { generation });
+    const { log } = this.#environment;
+    log.info({ volume: this.#config.volume, engineId: this.engineId, epoch, generation }, text);
   }
 
-  #onBroken(link: ReplicaLink, error: StorageError): void {
-    const index = this.#links.indexOf(link);
-    if (index >= 0) this.#links.splice(index, 1);
-    if (this.#serving && !this.#stopping)
-      this.#keeper.fail(link.replicaId, `${error.code}: ${error.message}`);
-  }
-
-  #onFailed(replicaId: string, reason: string): void {
+  #onFailed(replicaId: string): void {
     const { volume } = this.#config;
     this.#counters.replicaFailures.inc({ volume, replica: replicaId });
-    this.#environment.log.error({ volume, replica: replicaId, reason }, 'replica failed');
-    const link = this.#links.find((l) => l.replicaId === replicaId);
-    link?.break(new StorageError('REPLICA_FAILED', reason, { replica: replicaId }));
-  }
-
-  #onFaulted(reason: string): void {
-    if (this.#faultedReason !== undefined) return;
-    this.#faultedReason = reason;
-    this.#environment.log.fatal({ volume: this.#config.volume, reason }, 'volume faulted');
-    this.#environment.onFaulted(reason);
   }
 
   #onBadCopy(link: ReplicaLink, error: StorageError, offsetBytes: number): void {
     const { volume } = this.#config;
-    this.#counters.badCopies.inc({ volume, replica: link.replicaId, code: error.code });
-    const facts = { volume, replica: link.replicaId, code: error.code, offsetBytes };
-    this.#environment.log.warn(facts, `bad copy: ${error.message}`);
-    const damaged = error.code === 'CORRUPT_BLOCK' || error.code === 'IO_ERROR';
-    if (damaged && link.broken === undefined) {
-      this.#repair.add(link, error.details.offsetBytes ?? offsetBytes);
-    }
+    const { code } = error;
+    const replica = link.replicaId;
+    this.#counters.badCopies.inc({ volume, replica, code });
+    if (link.broken !== undefined || (code !== 'CORRUPT_BLOCK' && code !== 'IO_ERROR')) return;
+    this.events.add('bad-block', error.message, { replica, code, errno: error.details.errno });
+    this.#data.repair.add(link, error.details.offsetBytes ?? offsetBytes);
   }
 
-  /** After a stall of our own (stopped process, long collection) answers may lie unread in the
-   *  sockets: they are read first, and nobody is blamed (scenario 19). */
-  #tick(): void {
-    const now = this.#environment.clock.nowMs();
-    const stalled = now - this.#lastTickMs > STALL_MS;
-    this.#lastTickMs = now;
-    if (!stalled) {
-      for (const link of [...this.#links]) {
-        link.tick(this.#links.length === 1 ? LAST_MEMBER_PATIENCE : 1);
-      }
-    }
-    this.#ticker = this.#environment.clock.after(TICK_MS, () => this.#tick(), { background: true });
+  #onRepaired(link: ReplicaLink, offsetBytes: number): void {
+    const { volume } = this.#config;
+    const replica = link.replicaId;
+    this.#counters.repairs.inc({ volume, replica });
+    this.events.add('repaired', `block at ${offsetBytes} rewritten from a good copy`, { replica });
   }
 
-  #replicaStatus(): EngineReplicaStatus[] {
-    return this.#set.record.members.map((m) => {
-      const link = this.#links.find((l) => l.replicaId === m.replicaId);
-      const reason = this.#set.reasonOf(m.replicaId);
-      const opened = this.#members.find((o) => o.replicaId === m.replicaId);
+  /** No in-sync member is left. Called in the middle of whatever noticed it. */
+  #onLost(error: StorageError): void {
+    if (this.#lost !== undefined || this.#ended !== undefined) return;
+    const { clock } = this.#environment;
+    this.#lost = { error, sinceMs: clock.nowMs() };
+    this.events.add('lost', `I/O waits: ${error.message}`, { code: error.code });
+    this.#data.suspend();
+    this.#dropTenure(error);
+    void this.#reopen(this.#lost.sinceMs);
+  }
+
+  async #reopen(sinceMs: number): Promise<void> {
+    const { clock } = this.#environment;
+    const { lostDeadlineMs } = this.#config.tuning;
+    const giveUp = clock.after(lostDeadlineMs, () => this.#refuse());
+    for (let pauseMs = REOPEN_PAUSE_MS; ; pauseMs = Math.min(pauseMs * 2, REOPEN_PAUSE_MAX_MS)) {
+      await sleep(clock, pauseMs, this.#abort.signal).catch(() => undefined);
+      if (this.#ended !== undefined || this.#abort.signal.aborted) break;
+      if (await this.#tryReopen(sinceMs)) break;
+    }
+    giveUp.cancel();
+  }
+
+  /** True: it serves again, or never will. */
+  async #tryReopen(sinceMs: number): Promise<boolean> {
+    const { clock } = this.#environment;
+    try {
+      const own = { epoch: this.#epoch };
+      const wish = { engineId: this.engineId, sizeBytes: undefined, salvage: false, own };
+      const opened = await openMembers(this.#config, wish, this.#environment);
+      await this.#begin(opened, true);
+    } catch (cause) {
+      const error = toStorageError(cause, 'open the volume again');
+      this.#data.suspend();
+      this.#dropTenure(error);
+      if (error.code === 'STALE_EPOCH') this.#end('fenced', error);
+      else if (error.code === 'IO_INDETERMINATE') this.#end('lost', error);
+      else this.events.add('lost', `cannot be opened yet: ${error.message}`, { code: error.code });
+      return this.#ended !== undefined;
+    }
+    const waitedMs = Math.round(clock.nowMs() - sinceMs);
+    this.events.add('back', `I/O goes on after ${waitedMs} ms`);
+    return true;
+  }
+
+  /** I/O has waited long enough (scenario 23): it fails until the members are back. */
+  #refuse(): void {
+    const lost = this.#lost;
+    if (lost === undefined || this.#ended !== undefined) return;
+    this.#refusing = true;
+    const { lostDeadlineMs } = this.#config.tuning;
+    const text = `no in-sync replica for ${lostDeadlineMs} ms: I/O fails until one is back`;
+    this.events.add('refusing', text, { code: lost.error.code });
+    this.#data.refuse(new StorageError('NO_REPLICA', text, { hint: lost.error.message }));
+  }
+
+  #end(kind: 'fenced' | 'lost', error: StorageError): void {
+    if (this.#ended !== undefined) return;
+    this.#ended = error;
+    this.events.add(kind, `the engine ends: ${error.message}`, { code: error.code });
+    const { log } = this.#environment;
+    log.fatal({ volume: this.#config.volume, code: error.code }, error.message);
+    this.#data.suspend();
+    this.#dropTenure(error);
+    this.#data.refuse(error);
+    this.#abort.abort(error);
+    this.#told.onEnded(error);
+  }
+
+  #dropTenure(error: StorageError): void {
+    const tenure = this.#tenure;
+    this.#tenure = undefined;
+    tenure?.end(error);
+  }
+
+  #replicaStatus(allocated: ReadonlyMap<string, number> = NONE): EngineReplicaStatus[] {
+    const tenure = this.#tenure;
+    const members = tenure?.record.members ?? [];
+    return members.map((m) => {
+      const link = this.#data.table.find(m.replicaId);
+      const role = tenure?.roleOf(m.replicaId);
+      const attached = role === 'rebuilding' || role === 'promoting';
+      const working = role === 'in-sync' || attached;
+      const reason = tenure?.returns?.reasonOf(m.replicaId) || tenure?.reasonOf(m.replicaId);
+      const progress = tenure?.returns?.progressOf(m.replicaId);
       return {
         replicaId: m.replicaId,
-        address: opened?.address ?? m.address,
-        state: reason === undefined ? m.state : 'failed',
-        reason: reason ?? '',
-        allocatedBytes: opened?.opened.info.allocatedBytes ?? 0,
+        address: tenure?.addressOf(m.replicaId) ?? m.address,
+        state: attached ? 'rebuilding' : role === 'in-sync' ? 'in-sync' : 'failed',
+        reason: working ? '' : (reason ?? ''),
+        allocatedBytes: allocated.get(m.replicaId) ?? 0,
         readLatencyMs: link?.readLatencyMs ?? 0,
         writeLatencyMs: link?.writeLatencyMs ?? 0,
         inFlight: link?.inFlight ?? 0,
         local: link?.local ?? false,
+        ...(progress === undefined ? {} : { progress }),
       };
     });
   }
 
   /** What the control socket and the CLI show. @param uris of the frontends, which the engine does
    *  not know */
-  status(uris: readonly string[]): EngineStatus {
-    const replicas = this.#replicaStatus();
+  async status(uris: readonly string[]): Promise<EngineStatus> {
+    const allocated = (await this.#tenure?.allocatedBytes()) ?? NONE;
+    const record = this.#tenure?.record;
+    const replicas = this.#replicaStatus(allocated);
     const degraded = replicas.some((r) => r.state !== 'in-sync');
-    const state = this.#set.faulted ? 'faulted' : degraded ? 'degraded' : 'healthy';
+    const serving = this.#lost === undefined && this.#ended === undefined;
     const failed = replicas.find((r) => r.reason !== '');
     return {
       volume: this.#config.volume,
       sizeBytes: this.volume.sizeBytes,
-      epoch: this.#set.record.epoch,
-      generation: this.#set.record.generation,
-      state,
-      reason: this.#faultedReason ?? failed?.reason ?? '',
+      epoch: record?.epoch ?? this.#epoch,
+      generation: record?.generation ?? 0,
+      state: !serving ? 'faulted' : degraded ? 'degraded' : 'healthy',
+      reason: (this.#ended ?? this.#lost?.error)?.message ?? failed?.reason ?? '',
       replicas,
       uris,
       engineId: this.engineId,
     };
   }
 
+  /** True while no tenure serves. */
+  get waiting(): boolean {
+    return this.#lost !== undefined;
+  }
+
+  /** True while operations fail instead of waiting. */
+  get refusing(): boolean {
+    return this.#refusing;
+  }
+
+  /** @see Tenure.join */
+  join(address: string): Promise<string> {
+    return this.#serving().join(address);
+  }
+
+  /** @see Tenure.leave */
+  leave(replicaId: string): Promise<void> {
+    return this.#serving().leave(replicaId);
+  }
+
+  #serving(): Tenure {
+    if (this.#tenure !== undefined && this.#lost === undefined) return this.#tenure;
+    throw new StorageError('UNAVAILABLE', 'the volume does not serve now', {
+      volume: this.#config.volume,
+    });
+  }
+
   /** Finishes what is under way, flushes, cleans the dirty regions so that the next start compares
    *  nothing, closes. Frontends must be closed first. Never throws: a stop that cannot clean is as
    *  safe as a crash. */
   async stop(): Promise<void> {
+    const stopping = new StorageError('CLOSED', 'the engine stops');
+    // What waits for lost members will not be served by this engine.
+    if (this.#lost !== undefined) this.#data.refuse(stopping);
+    await this.scrub.stop();
     await this.volume.close();
-    await this.#cleaner.stop();
-    await this.#background.close();
+    await this.#data.cleaner.stop();
+    await this.#data.background.close();
     try {
-      if (!this.#set.faulted) {
-        await this.#cleaner.clean(0);
-        await this.#fanout.flush();
+      if (this.#lost === undefined && this.#ended === undefined) {
+        await this.#data.cleaner.clean(0);
+        await this.#data.fanout.flush();
       }
     } catch (error) {
       this.#environment.log.warn({ err: error }, 'stop: regions stay dirty');
     }
-    this.#stopping = true;
-    this.#ticker?.cancel();
-    this.#dropLinks();
-  }
-
-  #dropLinks(): void {
-    this.#stopping = true;
-    for (const link of [...this.#links]) link.close();
-    for (const member of this.#members) member.control.close();
+    this.#ended ??= stopping;
+    this.#abort.abort(stopping);
+    this.#data.suspend();
+    this.#tenure?.close();
+    this.#tenure = undefined;
+    this.#data.refuse(stopping);
   }
 }

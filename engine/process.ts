@@ -1,14 +1,17 @@
 /** The engine as a process: frontends and control socket around an Engine, from start to signal. */
+import path from 'node:path';
 import type { Clock } from '../common/clock.js';
-import { StorageError, toStorageError } from '../common/errors.js';
+import { ERROR_CODES, StorageError, toStorageError } from '../common/errors.js';
 import type { Logger } from '../common/log.js';
 import { createRegistry, serveMetrics } from '../common/metrics.js';
-import { engineControlService } from '../proto/control.js';
-import { listenTransport, type TransportListener } from '../proto/transport.js';
+import { listenControl } from './control-service.js';
 import { attachDevice, detachDevice } from './device/device-frontend.js';
 import { Engine } from './engine.js';
 import type { EngineConfig } from './engine-config.js';
+import { systemEnvironment } from './engine-environment.js';
+import { EventFile } from './events/event-file.js';
 import { type NbdAddress, NbdServer, type NbdTls } from './nbd/server.js';
+import { ScrubFile } from './scrub/scrub-file.js';
 
 export interface EngineProcessOptions {
   readonly config: EngineConfig;
@@ -22,15 +25,18 @@ export interface EngineProcessOptions {
   readonly runDir: string;
 }
 
+/** Of earlier engines, for the story that `explain` tells. */
+const HISTORY_EVENTS = 300;
+
 interface Environment {
   readonly clock: Clock;
   readonly log: Logger;
 }
 
-/** Resolves with the reason to stop: a signal, a stop call, or the fault. */
+/** Resolves when to stop: a signal, a stop call, or an end of the engine's own. */
 class StopRequest {
-  readonly requested: Promise<{ faulted: boolean }>;
-  #resolve!: (why: { faulted: boolean }) => void;
+  readonly requested: Promise<StorageError | undefined>;
+  #resolve!: (why: StorageError | undefined) => void;
 
   constructor() {
     this.requested = new Promise((resolve) => {
@@ -38,8 +44,9 @@ class StopRequest {
     });
   }
 
-  ask(faulted: boolean): void {
-    this.#resolve({ faulted });
+  /** @param why  the engine ended by itself; undefined: it was asked to */
+  ask(why: StorageError | undefined): void {
+    this.#resolve(why);
   }
 
   /** First signal stops in order, the second at once. */
@@ -49,7 +56,7 @@ class StopRequest {
       signals += 1;
       if (signals > 1) process.exit(1);
       log.info({ signal }, 'stopping');
-      this.ask(false);
+      this.ask(undefined);
     };
     process.on('SIGTERM', onSignal);
     process.on('SIGINT', onSignal);
@@ -67,9 +74,19 @@ export async function runEngine(
   const stop = new StopRequest();
   stop.onSignals(log);
   const registry = createRegistry('engine');
-  const onFaulted = (): void => stop.ask(true);
-  const engine = await Engine.start(options.config, { clock, log, registry, onFaulted });
-  const closers: Array<() => Promise<unknown>> = [() => engine.stop()];
+  const world = systemEnvironment({ clock, log, registry, tls: options.config.tls });
+  const base = path.join(options.runDir, options.config.volume);
+  const eventFile = new EventFile(`${base}.events.jsonl`);
+  const engine = await Engine.start(options.config, world, {
+    onEnded: (error) => stop.ask(error),
+    onEvent: (event) => {
+      eventFile.add(event);
+      log.info({ volume: options.config.volume, ...event }, event.text);
+    },
+    history: await eventFile.tail(HISTORY_EVENTS),
+    scrubStore: new ScrubFile(`${base}.scrub.json`),
+  });
+  const closers: Array<() => Promise<unknown>> = [() => engine.stop(), () => eventFile.flushed()];
   let code = 1;
   try {
     const nbd = await NbdServer.listen({
@@ -82,7 +99,10 @@ export async function runEngine(
     let drain = true;
     closers.unshift(() => nbd.close({ drain }));
     if (options.control !== undefined) {
-      const control = await listenControl(options.control, engine, nbd, stop, environment);
+      const control = await listenControl({
+        ...{ address: options.control, engine, uris: [nbd.uri], clock, log },
+        onStop: () => stop.ask(undefined),
+      });
       closers.unshift(() => control.close());
     }
     if (options.metrics !== undefined) {
@@ -91,9 +111,11 @@ export async function runEngine(
     }
     process.stdout.write(`ready ${nbd.uri}\n`);
     if (options.device) closers.unshift(await openDevice(options, log));
-    const { faulted } = await stop.requested;
-    drain = !faulted;
-    code = faulted ? 5 : 0;
+    const ended = await stop.requested;
+    // What waits for lost replicas is not answered: a device sends it again to the next engine.
+    drain = ended === undefined && !engine.waiting;
+    code = ended === undefined ? 0 : ERROR_CODES[ended.code].exit;
+    if (ended !== undefined) process.stderr.write(`error ${ended.code}: ${ended.message}\n`);
   } finally {
     for (const close of closers) {
       await close().catch((error: unknown) =>
@@ -124,35 +146,4 @@ async function openDevice(
       log.warn(`device stays: ${toStorageError(error, 'detach').message}`);
     }
   };
-}
-
-function listenControl(
-  address: string,
-  engine: Engine,
-  nbd: NbdServer,
-  stop: StopRequest,
-  environment: Environment,
-): Promise<TransportListener> {
-  if (!address.startsWith('unix:')) {
-    throw new StorageError('INVALID_ARGUMENT', `control address "${address}" is not unix:PATH`);
-  }
-  const service = engineControlService({
-    status: async () => engine.status([nbd.uri]),
-    stop: async () => {
-      stop.ask(false);
-      return {};
-    },
-  });
-  return listenTransport({
-    address,
-    acquire: () => {
-      throw new StorageError('OVERLOADED', 'the control socket takes no data');
-    },
-    onIoStream: (stream) => {
-      stream.close(new StorageError('UNSUPPORTED', 'the control socket takes no data'));
-      return { onMessage: () => undefined, onDrain: () => undefined, onClose: () => undefined };
-    },
-    services: [service],
-    ...environment,
-  });
 }

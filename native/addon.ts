@@ -56,6 +56,14 @@ export interface NativeAddon {
     out: Buffer,
     outOffset: number,
   ): void;
+  hashBlocks(
+    src: Buffer,
+    srcOffset: number,
+    lengthBytes: number,
+    out: Buffer,
+    outOffset: number,
+  ): void;
+  murmur3(bytes: Buffer, out: Buffer): void;
   openChannel(fd: number, callback: (result: number) => void): number;
   readChannel(id: number, into: Buffer, wait: boolean): number;
   writeChannel(id: number, parts: readonly Buffer[]): number;

@@ -1,6 +1,6 @@
 /**
- * The only face of the native module: direct I/O, aligned memory, checksums, locks and the FUSE
- * channel.
+ * The only face of the native module: direct I/O, aligned memory, checksums and hashes, locks and
+ * the FUSE channel.
  *
  * One instance per thread: devices, buffers and channels belong to the thread that made them. How
  * it works: ADR-0001.
@@ -13,6 +13,7 @@ import type { IoBackend } from './direct-device.js';
 import { ringRefusal } from './io-channel.js';
 import { type OpenOptions, openDirectDevice } from './open-device.js';
 
+export { BLOCK_HASH_BYTES, hashBlocks } from './block-hash.js';
 export { copyAndChecksum, crc32c, crc32cBlocks, crc32cVerify, ZERO_BLOCK_CRC } from './checksum.js';
 export { FdChannel } from './fd-channel.js';
 export { type FileLock, lockFile } from './file-lock.js';

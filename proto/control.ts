@@ -11,12 +11,18 @@ import {
   UnaryClient,
 } from './control/client.js';
 import type * as m from './control/messages.js';
-import { ENGINE_METHODS, REPLICA_METHODS } from './control/methods.js';
+import { REPLICA_METHODS } from './control/methods.js';
 import { type ControlCall, type ControlService, ControlServiceBuilder } from './control/service.js';
 
 export type { ControlCallOptions, ControlClientOptions } from './control/client.js';
+export type * from './control/engine-messages.js';
 export type * from './control/messages.js';
 export type { ControlCall, ControlService } from './control/service.js';
+export {
+  EngineControlClient,
+  type EngineControlHandlers,
+  engineControlService,
+} from './engine-control.js';
 
 type Handler<Request, Reply> = (request: Request, call: ControlCall) => Promise<Reply>;
 
@@ -28,11 +34,9 @@ export interface ReplicaControlHandlers {
   openReplica: Handler<m.OpenReplicaRequest, m.OpenReplicaReply>;
   setMembership: Handler<m.SetMembershipRequest, m.SetMembershipReply>;
   deleteReplica: Handler<m.DeleteReplicaRequest, m.DeleteReplicaReply>;
-}
-
-export interface EngineControlHandlers {
-  status: Handler<m.EngineStatusRequest, m.EngineStatus>;
-  stop: Handler<m.EngineStopRequest, m.EngineStopReply>;
+  listRegions: Handler<m.ListRegionsRequest, m.ListRegionsReply>;
+  listExtents: Handler<m.ListExtentsRequest, m.ListExtentsReply>;
+  cleanRegion: Handler<m.CleanRegionRequest, m.CleanRegionReply>;
 }
 
 /** ReplicaControl as a service for `listenTransport`. The handlers object keeps its `this`. */
@@ -44,14 +48,9 @@ export function replicaControlService(handlers: ReplicaControlHandlers): Control
     .add(rpc.openReplica, (request, call) => handlers.openReplica(request, call))
     .add(rpc.setMembership, (request, call) => handlers.setMembership(request, call))
     .add(rpc.deleteReplica, (request, call) => handlers.deleteReplica(request, call))
-    .build();
-}
-
-/** EngineControl as a service for `listenTransport`. */
-export function engineControlService(handlers: EngineControlHandlers): ControlService {
-  return new ControlServiceBuilder()
-    .add(ENGINE_METHODS.status, (request, call) => handlers.status(request, call))
-    .add(ENGINE_METHODS.stop, (request, call) => handlers.stop(request, call))
+    .add(rpc.listRegions, (request, call) => handlers.listRegions(request, call))
+    .add(rpc.listExtents, (request, call) => handlers.listExtents(request, call))
+    .add(rpc.cleanRegion, (request, call) => handlers.cleanRegion(request, call))
     .build();
 }
 
@@ -96,33 +95,25 @@ export class ReplicaControlClient {
     return this.#unary.call(REPLICA_METHODS.deleteReplica, request, options);
   }
 
-  /** Fails what is in flight with CLOSED. Idempotent. */
-  close(): void {
-    this.#unary.close();
-  }
-}
-
-/** Calls one standalone engine. Errors of every method: see UnaryClient.call. */
-export class EngineControlClient {
-  readonly #unary: UnaryClient;
-
-  /** @throws StorageError INVALID_ARGUMENT: address or TLS files */
-  constructor(options: ControlClientOptions) {
-    this.#unary = new UnaryClient(options);
-  }
-
-  status(
-    request: m.EngineStatusRequest = {},
+  listRegions(
+    request: m.ListRegionsRequest,
     options?: ControlCallOptions,
-  ): Promise<m.EngineStatus> {
-    return this.#unary.call(ENGINE_METHODS.status, request, options);
+  ): Promise<m.ListRegionsReply> {
+    return this.#unary.call(REPLICA_METHODS.listRegions, request, options);
   }
 
-  stop(
-    request: m.EngineStopRequest = {},
+  listExtents(
+    request: m.ListExtentsRequest,
     options?: ControlCallOptions,
-  ): Promise<m.EngineStopReply> {
-    return this.#unary.call(ENGINE_METHODS.stop, request, options);
+  ): Promise<m.ListExtentsReply> {
+    return this.#unary.call(REPLICA_METHODS.listExtents, request, options);
+  }
+
+  cleanRegion(
+    request: m.CleanRegionRequest,
+    options?: ControlCallOptions,
+  ): Promise<m.CleanRegionReply> {
+    return this.#unary.call(REPLICA_METHODS.cleanRegion, request, options);
   }
 
   /** Fails what is in flight with CLOSED. Idempotent. */
@@ -130,3 +121,8 @@ export class EngineControlClient {
     this.#unary.close();
   }
 }
+
+/** What a replica daemon can be asked, over any network. */
+export type ReplicaControl = {
+  readonly [K in keyof ReplicaControlClient]: ReplicaControlClient[K];
+};

@@ -12,7 +12,13 @@ export {
   type IoBatchVisitor,
   type IoRequestView,
 } from './io/batch-decoder.js';
-export { type ChecksumBlocks, IoBatchEncoder, type IoRequestFields } from './io/batch-encoder.js';
+export {
+  type ChecksumBlocks,
+  IoBatchEncoder,
+  type IoReplaceContent,
+  type IoReplaceFields,
+  type IoRequestFields,
+} from './io/batch-encoder.js';
 export {
   encodeIoHello,
   encodeIoHelloReply,
@@ -22,11 +28,18 @@ export {
 export {
   ALIGNED_PAYLOAD_MIN,
   COPIED_PAYLOAD_MAX,
+  HASH_BYTES,
   IO_FLAG,
   IO_OP,
   PROTOCOL_VERSION,
   REQUESTS_PER_MESSAGE_MAX,
 } from './io/limits.js';
+export {
+  badBlocksOf,
+  bitmapBytesOf,
+  type PresentFields,
+  presentBlocksOf,
+} from './io/present-blocks.js';
 export {
   decodeIoReplyBatch,
   type IoReplyBatchVisitor,

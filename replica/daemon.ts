@@ -102,11 +102,12 @@ async function start(
   });
   undo.push(() => disks.close());
   const replicas = new ReplicaDirectory();
-  addReplicas({ disks, replicas, identity, log });
+  const startedMs = clock.nowMs();
+  addReplicas({ disks, replicas, clock, startedMs, log });
 
   const registry = createRegistry('replica');
-  const streams = createStreams({ disks, replicas, identity, pool, registry, clock, log });
-  const control = new ControlService({ identity, disks, replicas, log });
+  const streams = createStreams({ disks, replicas, pool, registry, clock, log });
+  const control = new ControlService({ identity, disks, replicas, clock, startedMs, log });
   const listener = await listenTransport({
     address: options.listen,
     tls: options.tls,
@@ -144,13 +145,12 @@ async function start(
 function createStreams(parts: {
   disks: DiskSet;
   replicas: ReplicaDirectory;
-  identity: DaemonIdentity;
   pool: BufferPool;
   registry: Registry;
   clock: Clock;
   log: Logger;
 }): StreamService {
-  const { disks, replicas, identity, pool, registry, clock, log } = parts;
+  const { disks, replicas, pool, registry, clock, log } = parts;
   const metrics = new ServiceMetrics(registry, {
     disks: () => disks.samples(),
     dirtyRegions: () => disks.dirtyRegions(),
@@ -160,7 +160,6 @@ function createStreams(parts: {
   });
   const streams: StreamService = new StreamService({
     replicas,
-    incarnation: identity.incarnation,
     memory: new Semaphore('replica memory', ADMISSION_BYTES, STREAMS_MAX),
     pool,
     metrics,
@@ -190,11 +189,11 @@ async function lockDataDir(dataDir: string): Promise<FileLock> {
 function addReplicas(parts: {
   disks: DiskSet;
   replicas: ReplicaDirectory;
-  identity: DaemonIdentity;
+  clock: Clock;
+  startedMs: number;
   log: Logger;
 }): void {
-  const { disks, replicas, identity, log } = parts;
-  const { incarnation } = identity;
+  const { disks, replicas, clock, startedMs, log } = parts;
   for (const disk of disks.opened()) {
     for (const summary of disk.replicas()) {
       if (replicas.has(summary.volume, summary.replicaId)) {
@@ -203,7 +202,7 @@ function addReplicas(parts: {
         log.error({ volume: summary.volume, replica: summary.replicaId }, 'replica found twice');
         continue;
       }
-      replicas.add(new ReplicaSession({ disk, summary, incarnation, log }));
+      replicas.add(new ReplicaSession({ disk, summary, clock, startedMs, log }));
     }
   }
 }

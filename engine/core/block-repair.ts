@@ -11,6 +11,7 @@ import { type StorageError, toStorageError } from '../../common/errors.js';
 import type { Gate } from '../../common/gate.js';
 import type { Logger } from '../../common/log.js';
 import { BLOCK_SIZE, roundDown } from '../../common/units.js';
+import type { EqualGate } from './equal-gate.js';
 import type { RangeLock } from './range-lock.js';
 import type { ReadPath } from './read-path.js';
 import type { ReplicaLink } from './replica-link.js';
@@ -21,12 +22,14 @@ const QUEUE_MAX = 256;
 export interface BlockRepairOptions {
   readonly lock: RangeLock;
   readonly reads: ReadPath;
+  /** ranges in which the members may differ have no good copy yet (P5) */
+  readonly equal: EqualGate;
   /** background work of the volume: repairs end before it closes */
   readonly gate: Gate;
   readonly log: Logger;
   /** the copy's region is dirty from now on: it has to be cleaned on all members again */
   readonly onTouched: (offsetBytes: number, lengthBytes: number) => void;
-  readonly onRepaired: (link: ReplicaLink) => void;
+  readonly onRepaired: (link: ReplicaLink, offsetBytes: number) => void;
 }
 
 export class BlockRepair {
@@ -74,18 +77,30 @@ export class BlockRepair {
     return next.done ? undefined : next.value;
   }
 
-  async #repair(link: ReplicaLink, offsetBytes: number): Promise<StorageError | undefined> {
-    const { lock, reads, onTouched, onRepaired } = this.#options;
+  /** Mends one block now. @param avoid  copies that are no good either
+   *  @throws StorageError why not */
+  async mend(link: ReplicaLink, offsetBytes: number, avoid: readonly ReplicaLink[]): Promise<void> {
+    const error = await this.#repair(link, offsetBytes, avoid);
+    if (error !== undefined) throw error;
+  }
+
+  async #repair(
+    link: ReplicaLink,
+    offsetBytes: number,
+    avoid: readonly ReplicaLink[] = [],
+  ): Promise<StorageError | undefined> {
+    const { lock, reads, equal: gate, onTouched, onRepaired } = this.#options;
     const hold = lock.lock(offsetBytes, BLOCK_SIZE, true);
     try {
       if (hold.ready !== undefined) await hold.ready;
-      const good = await reads.readFromOthers(link, offsetBytes, BLOCK_SIZE);
+      if (gate.active) await gate.pending(offsetBytes, BLOCK_SIZE);
+      const good = await reads.readFromOthers([link, ...avoid], offsetBytes, BLOCK_SIZE);
       const op = new UnaryOp();
       onTouched(offsetBytes, BLOCK_SIZE);
       link.requestWrite(op, offsetBytes, Buffer.concat(good.chunks));
       good.release();
       await op.done;
-      onRepaired(link);
+      onRepaired(link, offsetBytes);
       return undefined;
     } catch (error) {
       return toStorageError(error, `repair block at ${offsetBytes}`);

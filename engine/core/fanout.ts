@@ -6,43 +6,32 @@
  *   members (N3).
  * - An operation is acknowledged only when every member that the durable record names in-sync has
  *   acknowledged it (P3): whoever failed is excluded, durably, before the promise resolves.
+ * - What no member of the tenure can decide any more waits, unacknowledged, for the next tenure and
+ *   is sent again there: the callers' range locks are held all the time, so that nothing can come
+ *   in between.
  * - Bytes on their way are bounded by the members' window; what does not fit waits in order.
  * - `ackedThrough` never passes an operation whose outcome is open: the members remember the later
  *   ones (in-flight window).
  */
-import assert from 'node:assert';
 import type { Clock } from '../../common/clock.js';
-import { type ErrorCode, StorageError } from '../../common/errors.js';
+import { StorageError, toStorageError } from '../../common/errors.js';
 import { Semaphore } from '../../common/semaphore.js';
-import {
-  type ChecksumBlocks,
-  IO_OP,
-  IoBatchEncoder,
-  type IoReplyView,
-} from '../../proto/io-codec.js';
-import { codeOfStatus } from '../../proto/status.js';
+import { type ChecksumBlocks, IO_OP, IoBatchEncoder } from '../../proto/io-codec.js';
+import { AckHorizon } from './ack-horizon.js';
+import { type Change, FanoutOp, type FanoutOwner, isRefusal } from './fanout-op.js';
+import type { LinkTable } from './link-table.js';
 import type { MembershipKeeper } from './membership-keeper.js';
-import type { EndOfTurn, PendingOp, Settled } from './pending-op.js';
+import type { EndOfTurn, Settled } from './pending-op.js';
 import type { ReplicaLink } from './replica-link.js';
 
 /** A message is sent before the end of the turn once it holds this much. */
 const BATCH_BYTES = 256 * 1024;
 const BATCH_REQUESTS = 1024;
-
-/** With these a member says that it changed nothing and works on. If all of them say so the client
- *  is told, and nobody leaves. */
-const REFUSALS: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
-  'NO_SPACE',
-  'OVERLOADED',
-  'CONFLICT',
-  'OUT_OF_RANGE',
-  'INVALID_ARGUMENT',
-  'UNSUPPORTED',
-]);
+/** An operation that every tenure was lost with is what the members cannot do. */
+const TENURES_MAX = 3;
 
 export interface FanoutOptions {
-  readonly links: () => readonly ReplicaLink[];
-  readonly keeper: MembershipKeeper;
+  readonly table: LinkTable;
   readonly clock: Clock;
   readonly endOfTurn: EndOfTurn;
   readonly nextId: () => number;
@@ -52,64 +41,18 @@ export interface FanoutOptions {
   readonly windowRequests: number;
 }
 
-/** One change on its way to all members. */
-class FanoutOp implements PendingOp {
-  sentMs = 0;
-  outstanding = 0;
-  okCount = 0;
-  /** its outcome is known and equal on all members */
-  settled = false;
-  /** replies other than OK; allocated only when there is one */
-  failures: Array<{ link: ReplicaLink; error: StorageError }> | undefined;
-  resolve!: () => void;
-  reject!: (error: StorageError) => void;
-
-  constructor(
-    readonly fanout: Fanout,
-    readonly id: number,
-    readonly windowBytes: number,
-    readonly after: Settled | undefined,
-  ) {}
-
-  onReply(link: ReplicaLink, reply: IoReplyView): void {
-    if (reply.status === 0) {
-      this.okCount += 1;
-      link.noteWrite(this.sentMs);
-    } else {
-      const code = codeOfStatus(reply.status) ?? 'INTERNAL';
-      this.#addFailure(link, new StorageError(code, reply.detail || `status ${reply.status}`));
-    }
-    this.#answered();
-  }
-
-  onLost(link: ReplicaLink, error: StorageError): void {
-    this.#addFailure(link, error);
-    this.#answered();
-  }
-
-  #addFailure(link: ReplicaLink, error: StorageError): void {
-    this.failures ??= [];
-    this.failures.push({ link, error });
-  }
-
-  #answered(): void {
-    this.outstanding -= 1;
-    assert(this.outstanding >= 0, 'one answer per member');
-    if (this.outstanding === 0) this.fanout.answered(this);
-  }
-}
-
-export class Fanout {
+export class Fanout implements FanoutOwner {
   readonly #options: FanoutOptions;
   readonly #encoder: IoBatchEncoder;
   readonly #bytesWindow: Semaphore;
   readonly #requestWindow: Semaphore;
+  readonly #horizon = new AckHorizon();
+  /** of the tenure; undefined between tenures: operations are parked */
+  #keeper: MembershipKeeper | undefined;
+  /** between tenures: nothing is waited for any more */
+  #refusal: StorageError | undefined;
   #batch: FanoutOp[] = [];
-  /** operations in id order from the oldest open one; the ack horizon moves over its settled
-   *  head */
-  #open: FanoutOp[] = [];
-  #openHead = 0;
-  #ackedThrough = 0;
+  #parked: FanoutOp[] = [];
   #turnScheduled = false;
 
   constructor(options: FanoutOptions) {
@@ -121,14 +64,24 @@ export class Fanout {
   }
 
   get ackedThrough(): number {
-    return this.#ackedThrough;
+    return this.#horizon.ackedThrough;
+  }
+
+  /** Resolves when every change that was sent before has its outcome on all members. */
+  whenSettled(): Promise<void> {
+    return this.#horizon.whenSettled();
+  }
+
+  /** Operations that wait for a tenure. */
+  get parked(): number {
+    return this.#parked.length;
   }
 
   /** Resolves once every member has the data (FUA: on stable storage). Whole blocks, at most one
    *  extent long.
-   *  @param payload pieces in order; copied before this returns, or while waiting for the window:
-   *    borrowed until settled
-   *  @throws StorageError NO_SPACE (on every member; nothing changed) | NO_REPLICA | IO_ERROR */
+   *  @param payload pieces in order; borrowed until settled
+   *  @throws StorageError NO_SPACE (on every member; nothing changed) | NO_REPLICA | IO_ERROR |
+   *    DEADLINE */
   write(
     offsetBytes: number,
     lengthBytes: number,
@@ -136,46 +89,30 @@ export class Fanout {
     flags: number,
     after?: Settled,
   ): Promise<void> {
-    const encode = (id: number): void =>
-      this.#encoder.addWrite({ flags, id, offsetBytes, lengthBytes }, payload);
-    return this.#admit(lengthBytes, encode, after);
+    const change = { op: IO_OP.WRITE, flags, offsetBytes, lengthBytes, arg: 0, payload };
+    return this.#admit(change, after);
   }
 
-  /** Any other operation that goes to every member: flush, trim, write zeroes, clean. Same promise
-   *  as `write`. */
-  command(fields: {
-    op: number;
-    flags: number;
-    offsetBytes: number;
-    lengthBytes: number;
-    arg?: number;
-  }): Promise<void> {
-    const encode = (id: number): void => this.#encoder.add({ ...fields, id, arg: fields.arg ?? 0 });
-    return this.#admit(0, encode, undefined);
+  /** Any other change that goes to every member: flush, trim, write zeroes. Same promise as
+   *  `write`. */
+  command(fields: Omit<Change, 'payload'>): Promise<void> {
+    return this.#admit({ ...fields, payload: NO_PAYLOAD }, undefined);
   }
 
-  #admit(
-    windowBytes: number,
-    encode: (id: number) => void,
-    after: Settled | undefined,
-  ): Promise<void> {
-    if (!this.#requestWindow.tryAcquire(1)) return this.#admitLater(windowBytes, encode, after);
-    if (!this.#bytesWindow.tryAcquire(windowBytes)) {
+  #admit(change: Change, after: Settled | undefined): Promise<void> {
+    if (!this.#requestWindow.tryAcquire(1)) return this.#admitLater(change, after);
+    if (!this.#bytesWindow.tryAcquire(windowBytes(change))) {
       this.#requestWindow.release(1);
-      return this.#admitLater(windowBytes, encode, after);
+      return this.#admitLater(change, after);
     }
-    return this.#add(windowBytes, encode, after);
+    return this.#add(change, after);
   }
 
-  async #admitLater(
-    windowBytes: number,
-    encode: (id: number) => void,
-    after: Settled | undefined,
-  ): Promise<void> {
+  async #admitLater(change: Change, after: Settled | undefined): Promise<void> {
     try {
       await this.#requestWindow.acquire(1);
       try {
-        await this.#bytesWindow.acquire(windowBytes);
+        await this.#bytesWindow.acquire(windowBytes(change));
       } catch (error) {
         this.#requestWindow.release(1);
         throw error;
@@ -184,30 +121,39 @@ export class Fanout {
       after?.settled();
       throw error;
     }
-    return this.#add(windowBytes, encode, after);
+    return this.#add(change, after);
   }
 
-  #add(
-    windowBytes: number,
-    encode: (id: number) => void,
-    after: Settled | undefined,
-  ): Promise<void> {
-    if (!this.#encoder.fits(windowBytes)) this.#send();
-    const op = new FanoutOp(this, this.#options.nextId(), windowBytes, after);
-    encode(op.id);
-    this.#batch.push(op);
-    this.#open.push(op);
+  #add(change: Change, after: Settled | undefined): Promise<void> {
+    const op = new FanoutOp(this, change, after);
     const promise = new Promise<void>((resolve, reject) => {
       op.resolve = resolve;
       op.reject = reject;
     });
+    if (this.#keeper === undefined) this.#park(op);
+    else this.#queue(op);
+    return promise;
+  }
+
+  #queue(op: FanoutOp): void {
+    const { change } = op;
+    if (!this.#encoder.fits(windowBytes(change))) this.#send();
+    op.id = this.#options.nextId();
+    const { flags, offsetBytes, lengthBytes } = change;
+    if (change.op === IO_OP.WRITE) {
+      this.#encoder.addWrite({ flags, id: op.id, offsetBytes, lengthBytes }, change.payload);
+    } else {
+      const { op: kind, arg } = change;
+      this.#encoder.add({ op: kind, flags, id: op.id, offsetBytes, lengthBytes, arg });
+    }
+    this.#batch.push(op);
+    this.#horizon.open(op);
     if (this.#encoder.lengthBytes >= BATCH_BYTES || this.#encoder.requests >= BATCH_REQUESTS) {
       this.#send();
     } else if (!this.#turnScheduled) {
       this.#turnScheduled = true;
       this.#options.endOfTurn(this.#endTurn);
     }
-    return promise;
   }
 
   readonly #endTurn = (): void => {
@@ -218,76 +164,152 @@ export class Fanout {
   #send(): void {
     const batch = this.#batch;
     this.#batch = [];
-    const links = this.#options.links();
-    const message = this.#encoder.finish(this.#ackedThrough, Math.max(1, links.length));
-    const now = this.#options.clock.nowMs();
+    const { table, clock } = this.#options;
+    const links = table.all;
+    const message = this.#encoder.finish(this.ackedThrough, Math.max(1, links.length));
+    const now = clock.nowMs();
+    const missed = table.away.size > 0;
     for (const op of batch) {
       op.sentMs = now;
       op.outstanding = links.length;
-      for (const link of links) link.expect(op.id, op);
+      op.okMask = 0;
+      op.failures = undefined;
+      if (missed) table.noteMissed(op.change.offsetBytes, op.changedBytes);
     }
     if (links.length === 0) {
       message.done();
-      const error = new StorageError('NO_REPLICA', 'no in-sync replica is left');
-      for (const op of batch) this.#settle(op, error);
+      for (const op of batch) this.#park(op);
       return;
     }
-    for (const link of links) link.send(message);
+    for (const op of batch) for (const link of links) link.expect(op.id, op);
+    // A link that breaks while it is told is taken out of the list.
+    for (const link of [...links]) link.send(message);
   }
 
-  /** Every member that got the operation has answered or is lost. */
+  missedBy(op: FanoutOp, link: ReplicaLink): void {
+    const { table } = this.#options;
+    table.noteMissedBy(link.replicaId, op.change.offsetBytes, op.changedBytes);
+  }
+
   answered(op: FanoutOp): void {
-    if (op.failures === undefined && this.#options.keeper.set.settled) this.#settle(op, undefined);
-    else void this.#settleDegraded(op);
+    const keeper = this.#keeper;
+    if (op.failures === undefined && keeper?.set.settled === true) this.#settle(op, undefined);
+    else void this.#settleDegraded(op, keeper);
   }
 
-  async #settleDegraded(op: FanoutOp): Promise<void> {
-    const { keeper } = this.#options;
-    const failures = op.failures ?? [];
-    // Full on every member, for example, changes nothing anywhere (scenario 38).
-    const refusal =
-      op.okCount === 0 ? failures.find((f) => REFUSALS.has(f.error.code))?.error : undefined;
-    for (const { link, error } of failures) {
-      if (refusal !== undefined && REFUSALS.has(error.code)) continue;
-      keeper.fail(link.replicaId, `${error.code}: ${error.message}`);
-      link.break(error);
+  async #settleDegraded(op: FanoutOp, keeper: MembershipKeeper | undefined): Promise<void> {
+    if (keeper === undefined) {
+      this.#park(op);
+      return;
     }
+    this.#blame(op);
     try {
       await keeper.whenSettled();
-    } catch (error) {
-      this.#settle(op, error as StorageError);
+    } catch (cause) {
+      this.#undecided(op, keeper, toStorageError(cause, 'acknowledge'));
       return;
     }
-    const failure = refusal ?? failures[0]?.error;
-    if (op.okCount > 0) this.#settle(op, undefined);
-    else this.#settle(op, failure ?? new StorageError('NO_REPLICA', 'no replica answered'));
+    if (keeper !== this.#keeper) this.#park(op);
+    else this.#settle(op, this.#verdict(op));
+  }
+
+  /** Breaks with whoever is not as the others are. If every in-sync member says that it changed
+   *  nothing (full on all of them, scenario 38), none of them leaves. */
+  #blame(op: FanoutOp): void {
+    const { table } = this.#options;
+    const failures = op.failures ?? [];
+    const taken = table.inSync.some((link) => op.isOk(link));
+    const refused = !taken && failures.some(({ error }) => isRefusal(error));
+    for (const { link, error } of failures) {
+      if (refused && isRefusal(error) && table.isInSync(link)) continue;
+      link.break(error);
+      this.missedBy(op, link);
+    }
+    if (!refused) return;
+    for (const link of [...table.all]) {
+      if (table.isInSync(link) || !op.isOk(link)) continue;
+      link.break(new StorageError('ABORTED', 'took a change that the in-sync members refused'));
+      this.missedBy(op, link);
+    }
+  }
+
+  /** The membership is settled: undefined if every in-sync member has the change, else why none
+   *  has. */
+  #verdict(op: FanoutOp): StorageError | undefined {
+    const { inSync } = this.#options.table;
+    if (inSync.length > 0 && inSync.every((link) => op.isOk(link))) return undefined;
+    const failures = op.failures ?? [];
+    const refusal = failures.find(({ error }) => isRefusal(error)) ?? failures[0];
+    return refusal?.error ?? new StorageError('NO_REPLICA', 'no in-sync replica answered');
+  }
+
+  /** Nobody can say yet whether the change is on all members that will be left. */
+  #undecided(op: FanoutOp, keeper: MembershipKeeper, error: StorageError): void {
+    const { ended } = keeper;
+    if (ended?.code === 'NO_REPLICA') this.#park(op);
+    else {
+      // Refused to the client; decided when the exclusion is stored, or by the next tenure (N5).
+      this.#settle(op, error);
+      if (ended === undefined) void this.#decideLater(op, keeper);
+    }
+  }
+
+  async #decideLater(op: FanoutOp, keeper: MembershipKeeper): Promise<void> {
+    for (;;) {
+      try {
+        await keeper.whenSettled();
+        break;
+      } catch {
+        if (keeper.ended !== undefined) return;
+      }
+    }
+    if (keeper === this.#keeper && this.#verdict(op) === undefined) this.#horizon.settle(op);
   }
 
   #settle(op: FanoutOp, error: StorageError | undefined): void {
-    op.settled = error === undefined || REFUSALS.has(error.code);
     this.#requestWindow.release(1);
-    this.#bytesWindow.release(op.windowBytes);
-    if (op.settled) this.#advance();
+    this.#bytesWindow.release(windowBytes(op.change));
+    if (error === undefined || isRefusal(error)) this.#horizon.settle(op);
     op.after?.settled();
     if (error === undefined) op.resolve();
     else op.reject(error);
   }
 
-  #advance(): void {
-    const open = this.#open;
-    let head = this.#openHead;
-    while (head < open.length && (open[head] as FanoutOp).settled) {
-      this.#ackedThrough = (open[head] as FanoutOp).id;
-      head += 1;
-    }
-    if (head === open.length) {
-      this.#open = [];
-      head = 0;
-    } else if (head > 1024) {
-      open.splice(0, head);
-      head = 0;
-    }
-    this.#openHead = head;
+  /** Keeps the operation for the next tenure, or ends it if nothing is waited for. */
+  #park(op: FanoutOp): void {
+    op.tenures += 1;
+    const last = op.failures?.[0]?.error;
+    if (this.#refusal !== undefined) this.#settle(op, this.#refusal);
+    else if (op.tenures > TENURES_MAX && last !== undefined) this.#settle(op, last);
+    else this.#parked.push(op);
+  }
+
+  /** The tenure is over, or was never: operations wait from now on. What the links held is told by
+   *  them as lost. */
+  suspend(): void {
+    this.#keeper = undefined;
+    const batch = this.#batch;
+    this.#batch = [];
+    if (batch.length === 0) return;
+    this.#encoder.finish(this.ackedThrough, 1).done();
+    for (const op of batch) this.#park(op);
+  }
+
+  /** A tenure begins, its members equal: what waited is sent, in its old order. */
+  resume(keeper: MembershipKeeper): void {
+    this.#keeper = keeper;
+    this.#refusal = undefined;
+    this.#horizon.reset();
+    const parked = this.#parked;
+    this.#parked = [];
+    for (const op of parked) this.#queue(op);
+  }
+
+  /** Between tenures: what waits fails with `error`, and so does what comes, until `resume`. */
+  refuse(error: StorageError): void {
+    if (this.#keeper !== undefined) return;
+    this.#refusal = error;
+    for (const op of this.#parked.splice(0)) this.#settle(op, error);
   }
 
   /** Flush on every member, covering all that was acknowledged before the call (D1, P8). Callers
@@ -304,9 +326,16 @@ export class Fanout {
   #flushNext: Promise<void> | undefined;
 
   #startFlush(): Promise<void> {
-    const running = this.command({ op: IO_OP.FLUSH, flags: 0, offsetBytes: 0, lengthBytes: 0 });
+    const fields = { op: IO_OP.FLUSH, flags: 0, offsetBytes: 0, lengthBytes: 0, arg: 0 };
+    const running = this.command(fields);
     this.#flushRunning = running;
     this.#flushNext = undefined;
     return running;
   }
+}
+
+const NO_PAYLOAD: readonly Buffer[] = [];
+
+function windowBytes(change: Change): number {
+  return change.op === IO_OP.WRITE ? change.lengthBytes : 0;
 }

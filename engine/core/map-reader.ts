@@ -1,42 +1,28 @@
 /** Allocation of the volume at block precision, asked of one member (they are equal): NBD block
  *  status, sparse copies. */
-import type { Clock } from '../../common/clock.js';
 import { StorageError } from '../../common/errors.js';
 import { BLOCK_SIZE } from '../../common/units.js';
-import { IO_OP } from '../../proto/io-codec.js';
 import type { StatusRun } from '../block-volume.js';
 import { coveringBlocks } from './edges.js';
 import type { ReadPath } from './read-path.js';
-import { UnaryOp } from './unary-op.js';
 
 export class MapReader {
-  constructor(
-    readonly reads: ReadPath,
-    readonly clock: Clock,
-    readonly copies: () => number,
-  ) {}
+  constructor(readonly reads: ReadPath) {}
 
   /** Runs that cover a prefix of [offset, offset + length), merged, at most `runsMax`. The caller
    *  holds the range lock.
    *  @throws StorageError NO_REPLICA | PROTOCOL_ERROR */
   async status(offsetBytes: number, lengthBytes: number, runsMax: number): Promise<StatusRun[]> {
     const whole = coveringBlocks(offsetBytes, lengthBytes);
-    let last: unknown;
-    for (let attempt = 0; attempt <= this.copies(); attempt += 1) {
-      const link = this.reads.choose();
-      if (link === undefined) break;
-      const op = new UnaryOp();
-      link.request(op, { op: IO_OP.MAP, flags: 0, ...whole, arg: runsMax });
-      try {
-        return cut(await op.done, offsetBytes - whole.offsetBytes, lengthBytes, runsMax);
-      } catch (error) {
-        last = error;
-      }
+    const answer = await this.reads.map(whole.offsetBytes, whole.lengthBytes, runsMax);
+    try {
+      const payload = Buffer.concat(answer.chunks);
+      return cut(payload, offsetBytes - whole.offsetBytes, lengthBytes, runsMax);
+    } finally {
+      answer.release();
     }
-    throw last ?? new StorageError('NO_REPLICA', 'no in-sync replica can be asked');
   }
 }
-
 /** Decodes {u32 blocks, u32 state} runs, drops `skip` bytes at the front, ends after
  *  `lengthBytes`. */
 function cut(payload: Buffer, skip: number, lengthBytes: number, runsMax: number): StatusRun[] {

@@ -20,6 +20,7 @@ import {
   IoBatchEncoder,
   type IoHello,
   type IoHelloReply,
+  type IoReplaceContent,
   type IoReplyBatchVisitor,
   type IoReplyView,
 } from '../../proto/io-codec.js';
@@ -29,6 +30,7 @@ import type {
   OutgoingMessage,
 } from '../../proto/message-stream.js';
 import type { EndOfTurn, PendingOp } from './pending-op.js';
+import type { LeaseMember } from './read-lease.js';
 
 export interface ReplicaLinkOptions {
   readonly index: number;
@@ -44,15 +46,32 @@ export interface ReplicaLinkOptions {
   readonly checksumBlocks: ChecksumBlocks;
   /** an operation without an answer for so long breaks the link */
   readonly opDeadlineMs: number;
-  /** an idle link is pinged this often */
+  /** a member that confirmed nothing for so long is pinged … */
   readonly keepaliveMs: number;
+  /** … and given up if it does not answer within this: half-open peers are found in their sum and a
+   *  tick */
+  readonly pingDeadlineMs: number;
   readonly onBroken: (link: ReplicaLink, error: StorageError) => void;
 }
 
 /** Weight of the newest sample in the smoothed latency. */
 const LATENCY_WEIGHT = 1 / 16;
 
-export class ReplicaLink {
+/** Asks only for an answer. */
+class Ping implements PendingOp {
+  sentMs = 0;
+  open = true;
+
+  onReply(): void {
+    this.open = false;
+  }
+
+  onLost(): void {
+    this.open = false;
+  }
+}
+
+export class ReplicaLink implements LeaseMember {
   readonly index: number;
   readonly replicaId: string;
   readonly address: string;
@@ -60,6 +79,9 @@ export class ReplicaLink {
   /** Smoothed milliseconds from send to reply; 0 before the first sample. */
   readLatencyMs = 0;
   writeLatencyMs = 0;
+  /** changes acknowledged in all */
+  writes = 0;
+  confirmedMs = Number.NEGATIVE_INFINITY;
   readonly #options: ReplicaLinkOptions;
   readonly #pending = new Map<number, PendingOp>();
   readonly #encoder: IoBatchEncoder;
@@ -67,6 +89,7 @@ export class ReplicaLink {
   #broken: StorageError | undefined;
   #turnScheduled = false;
   #lastHeardMs: number;
+  #ping: Ping | undefined;
   #message: IncomingMessage | undefined;
   #hello:
     | { resolve: (reply: IoHelloReply) => void; reject: (error: StorageError) => void }
@@ -90,6 +113,11 @@ export class ReplicaLink {
 
   get broken(): StorageError | undefined {
     return this.#broken;
+  }
+
+  /** When the newest message came. */
+  get lastHeardMs(): number {
+    return this.#lastHeardMs;
   }
 
   get inFlight(): number {
@@ -162,6 +190,20 @@ export class ReplicaLink {
     this.#schedule();
   }
 
+  /** Makes a range of this replica hold exactly these blocks: recovery. Copied before the call
+   *  returns. */
+  requestReplace(
+    op: PendingOp,
+    range: { readonly offsetBytes: number; readonly lengthBytes: number },
+    content: IoReplaceContent,
+  ): void {
+    const payloadBytes = content.payload.reduce((sum, piece) => sum + piece.length, 0);
+    const id = this.#file(op, payloadBytes);
+    if (id < 0) return;
+    this.#encoder.addReplace({ id, ...range }, content);
+    this.#schedule();
+  }
+
   /** The id under which the operation waits; -1 if the link is broken and the operation was
    *  told. */
   #file(op: PendingOp, payloadBytes: number): number {
@@ -215,6 +257,7 @@ export class ReplicaLink {
       );
     }
     this.#pending.delete(view.id);
+    if (op.sentMs > this.confirmedMs) this.confirmedMs = op.sentMs;
     op.onReply(this, view, this.#message as IncomingMessage);
   }
 
@@ -223,29 +266,36 @@ export class ReplicaLink {
   }
 
   noteWrite(sentMs: number): void {
+    this.writes += 1;
     this.writeLatencyMs += (this.#lastHeardMs - sentMs - this.writeLatencyMs) * LATENCY_WEIGHT;
   }
 
-  /** Called about once a second: deadline of the oldest operation, keepalive when idle.
+  /** Operations that wait, oldest first. */
+  pending(): IterableIterator<PendingOp> {
+    return this.#pending.values();
+  }
+
+  confirm(): void {
+    if (this.#broken !== undefined || this.#ping?.open === true) return;
+    this.#ping = new Ping();
+    this.request(this.#ping, { op: IO_OP.PING, flags: 0, offsetBytes: 0, lengthBytes: 0 });
+  }
+
+  /** Called about once a second: deadline of the oldest operation, keepalive.
    *  @param patience factor on the deadline: the last member is given more time, for without it the
    *    volume is gone */
   tick(patience: number): void {
     if (this.#broken !== undefined) return;
-    const now = this.#options.clock.nowMs();
+    const { opDeadlineMs, pingDeadlineMs, keepaliveMs, clock } = this.#options;
+    const now = clock.nowMs();
     const oldest = this.#pending.values().next();
-    if (!oldest.done) {
-      const waitedMs = now - oldest.value.sentMs;
-      if (waitedMs > this.#options.opDeadlineMs * patience) {
-        const waited = `${Math.round(waitedMs)} ms`;
-        const message = `replica ${this.replicaId} left an operation unanswered for ${waited}`;
-        this.break(new StorageError('DEADLINE', message, { replica: this.replicaId }));
-      }
-    } else if (now - this.#lastHeardMs >= this.#options.keepaliveMs) {
-      this.request(
-        { sentMs: now, onReply: () => undefined, onLost: () => undefined },
-        { op: IO_OP.PING, flags: 0, offsetBytes: 0, lengthBytes: 0 },
-      );
-    }
+    const waitedMs = oldest.done ? 0 : now - oldest.value.sentMs;
+    const pingedMs = this.#ping?.open === true ? now - this.#ping.sentMs : 0;
+    if (waitedMs > opDeadlineMs * patience || pingedMs > pingDeadlineMs * patience) {
+      const waited = `${Math.round(Math.max(waitedMs, pingedMs))} ms`;
+      const message = `replica ${this.replicaId} left an operation unanswered for ${waited}`;
+      this.break(new StorageError('DEADLINE', message, { replica: this.replicaId }));
+    } else if (now - this.confirmedMs >= keepaliveMs) this.confirm();
   }
 
   /** The peer or the network ended the stream. */

@@ -16,6 +16,7 @@ import type { BlockVolume, ReadResult, StatusRun, WriteOptions } from '../block-
 import type { OpName } from '../engine-metrics.js';
 import type { DirtyTracker } from './dirty-tracker.js';
 import { coveringBlocks, innerBlocks, subpieces } from './edges.js';
+import type { EqualGate } from './equal-gate.js';
 import type { Fanout } from './fanout.js';
 import type { MapReader } from './map-reader.js';
 import type { Settled } from './pending-op.js';
@@ -30,6 +31,7 @@ export interface VolumeParts {
   readonly reads: ReadPath;
   readonly maps: MapReader;
   readonly tracker: DirtyTracker;
+  readonly gate: EqualGate;
   readonly clock: Clock;
   /** seconds from admission to reply, by kind of operation; failed ones too */
   readonly observe: Readonly<Record<OpName, (seconds: number) => void>>;
@@ -70,6 +72,8 @@ class HeldOperation implements Settled {
 export class EngineVolume implements BlockVolume {
   readonly name: string;
   readonly readOnly = false;
+  /** when the newest client operation began */
+  lastOperationMs = Number.NEGATIVE_INFINITY;
   readonly #parts: VolumeParts;
   readonly #gate: Gate;
   readonly #bytes: Semaphore;
@@ -131,7 +135,7 @@ export class EngineVolume implements BlockVolume {
       return Promise.reject(error);
     }
     const held = this.#hold('read', offsetBytes, lengthBytes, false);
-    if (held.hold.ready === undefined && isOnePiece(offsetBytes, lengthBytes)) {
+    if (this.#mayGo(held) && isOnePiece(offsetBytes, lengthBytes)) {
       return this.#parts.reads.readPiece(offsetBytes, lengthBytes, held);
     }
     return this.#readLater(offsetBytes, lengthBytes, held);
@@ -143,7 +147,7 @@ export class EngineVolume implements BlockVolume {
     held: HeldOperation,
   ): Promise<ReadResult> {
     try {
-      if (held.hold.ready !== undefined) await held.hold.ready;
+      await this.#granted(held);
       return await this.#readBytes(offsetBytes, lengthBytes);
     } finally {
       held.settled();
@@ -173,7 +177,7 @@ export class EngineVolume implements BlockVolume {
     }
     const flags = options.fua ? IO_FLAG.FUA : 0;
     const held = this.#hold('write', offsetBytes, lengthBytes, true);
-    if (held.hold.ready === undefined && isOnePiece(offsetBytes, lengthBytes)) {
+    if (this.#mayGo(held) && isOnePiece(offsetBytes, lengthBytes)) {
       this.#parts.tracker.touch(offsetBytes, lengthBytes, held.startedMs);
       return this.#parts.fanout.write(offsetBytes, lengthBytes, payload, flags, held);
     }
@@ -187,7 +191,7 @@ export class EngineVolume implements BlockVolume {
   ): Promise<void> {
     const { payload, flags, held } = work;
     try {
-      if (held.hold.ready !== undefined) await held.hold.ready;
+      await this.#granted(held);
       await this.#writeBytes(offsetBytes, lengthBytes, payload, flags);
     } finally {
       held.settled();
@@ -287,7 +291,7 @@ export class EngineVolume implements BlockVolume {
     const kind = op === IO_OP.TRIM ? 'trim' : 'zero';
     const held = this.#hold(kind, offsetBytes, lengthBytes, true);
     try {
-      if (held.hold.ready !== undefined) await held.hold.ready;
+      await this.#granted(held);
       const inner = innerBlocks(offsetBytes, lengthBytes);
       if (inner.lengthBytes === 0) {
         await this.#zeroEdge(offsetBytes, lengthBytes, flags & IO_FLAG.FUA);
@@ -319,7 +323,7 @@ export class EngineVolume implements BlockVolume {
     for (let at = offsetBytes; at < end; ) {
       const length = Math.min(end - at, COMMAND_BYTES_MAX - (at % COMMAND_BYTES_MAX));
       tracker.touch(at, length, clock.nowMs());
-      await fanout.command({ op, flags, offsetBytes: at, lengthBytes: length });
+      await fanout.command({ op, flags, offsetBytes: at, lengthBytes: length, arg: 0 });
       at += length;
     }
   }
@@ -335,7 +339,7 @@ export class EngineVolume implements BlockVolume {
     const length = Math.min(lengthBytes, COMMAND_BYTES_MAX);
     const held = this.#hold('status', offsetBytes, length, false);
     try {
-      if (held.hold.ready !== undefined) await held.hold.ready;
+      await this.#granted(held);
       return await this.#parts.maps.status(offsetBytes, length, runsMax);
     } finally {
       held.settled();
@@ -347,6 +351,18 @@ export class EngineVolume implements BlockVolume {
     return () => this.#resizeListeners.delete(listener);
   }
 
+  /** True: the range is held and equal on all members, nothing need be waited for. */
+  #mayGo(held: HeldOperation): boolean {
+    return held.hold.ready === undefined && !this.#parts.gate.active;
+  }
+
+  /** Resolves when the range is held, and equal on all members (P5). */
+  async #granted({ hold }: HeldOperation): Promise<void> {
+    if (hold.ready !== undefined) await hold.ready;
+    const { gate } = this.#parts;
+    if (gate.active) await gate.pending(hold.startBytes, hold.endBytes - hold.startBytes);
+  }
+
   #observe(op: OpName, startedMs: number): void {
     this.#parts.observe[op]((this.#parts.clock.nowMs() - startedMs) / 1000);
   }
@@ -354,12 +370,10 @@ export class EngineVolume implements BlockVolume {
   /** Takes the range lock for an operation that has entered the gate. */
   #hold(op: OpName, offsetBytes: number, lengthBytes: number, exclusive: boolean): HeldOperation {
     const { lock, clock } = this.#parts;
-    return new HeldOperation(
-      this,
-      op,
-      lock.lock(offsetBytes, lengthBytes, exclusive),
-      clock.nowMs(),
-    );
+    const hold = lock.lock(offsetBytes, lengthBytes, exclusive);
+    const now = clock.nowMs();
+    this.lastOperationMs = now;
+    return new HeldOperation(this, op, hold, now);
   }
 
   /** For HeldOperation: the operation has ended, either way. */

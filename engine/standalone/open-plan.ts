@@ -27,6 +27,14 @@ export interface OpenWish {
   readonly salvage: boolean;
   /** draws an id for a new replica */
   readonly newReplicaId: () => string;
+  readonly engineId: string;
+  /** the engine had the volume before and opens it again */
+  readonly own?: OwnTenure;
+}
+
+export interface OwnTenure {
+  /** highest epoch that this engine has tried */
+  readonly epoch: number;
 }
 
 export interface PlannedMember {
@@ -44,6 +52,8 @@ export interface OpenPlan {
   readonly epoch: number;
   /** record to store once opened; its epoch is `epoch` */
   readonly record: MembershipRecord;
+  /** engine that may have served the volume last; '' : none ever did */
+  readonly previousEngineId: string;
   /** record to create replicas with: epoch 0, which says that nobody has written yet */
   readonly initial: MembershipRecord;
   readonly warnings: readonly string[];
@@ -104,8 +114,9 @@ function planCreate(answers: readonly Answer[], wish: OpenWish): OpenPlan {
     create: members,
     open: members,
     epoch: 1,
-    record: { ...initial, epoch: 1 },
+    record: { ...initial, epoch: 1, engineId: wish.engineId },
     initial,
+    previousEngineId: '',
     warnings: [],
   };
 }
@@ -115,6 +126,8 @@ function initialRecord(members: readonly PlannedMember[]): MembershipRecord {
     epoch: 0,
     generation: 1,
     members: members.map((m): MemberRecord => ({ ...m, state: 'in-sync' })),
+    engineId: '',
+    era: 0,
   };
 }
 
@@ -127,26 +140,47 @@ function planExisting(
     .map((f) => f.info.membership)
     .reduce((a, b) => (compareRecords(a, b) >= 0 ? a : b));
   const sizeBytes = agreedSize(found, newest, wish);
-  const epoch = 1 + found.reduce((max, f) => Math.max(max, f.info.epoch, newest.epoch), 0);
+  const highest = found.reduce((max, f) => Math.max(max, f.info.epoch, newest.epoch), 0);
+  refuseOthers(wish, highest);
+  const epoch = 1 + Math.max(highest, wish.own?.epoch ?? 0);
+  const { engineId } = wish;
   const inSync = newest.members.filter((m) => m.state === 'in-sync');
-  const present = inSync.flatMap((m) => presentMember(m, found));
+  const present = inSync.flatMap((m) => presentMember(m, found, wish.salvage));
   const missing = inSync.filter((m) => !present.some((p) => p.replicaId === m.replicaId));
   if (missing.length === 0) {
-    return plan({ sizeBytes, create: [], open: present, epoch, newest, lost: [] });
+    return plan({ sizeBytes, create: [], open: present, epoch, newest, lost: [], engineId });
   }
   if (newest.epoch === 0) {
     const create = placeMissing(answers, found, missing, wish);
-    return plan({ sizeBytes, create, open: [...present, ...create], epoch, newest, lost: [] });
+    const open = [...present, ...create];
+    return plan({ sizeBytes, create, open, epoch, newest, lost: [], engineId });
   }
   if (wish.salvage && present.length > 0) {
-    return plan({ sizeBytes, create: [], open: present, epoch, newest, lost: missing });
+    return plan({ sizeBytes, create: [], open: present, epoch, newest, lost: missing, engineId });
   }
   throw unproven(wish.volume, newest, missing, found);
 }
 
-/** The replica of a member, where it stands now and if it works. */
-function presentMember(member: MemberRecord, found: readonly Found[]): PlannedMember[] {
-  const here = found.find((f) => f.info.replicaId === member.replicaId && !f.info.failed);
+/** R5: an engine that lost its replicas for a while does not take the volume back from another. */
+function refuseOthers(wish: OpenWish, highest: number): void {
+  if (wish.own === undefined || highest <= wish.own.epoch) return;
+  throw new StorageError(
+    'STALE_EPOCH',
+    `volume ${wish.volume} was opened with epoch ${highest} by another engine`,
+    { volume: wish.volume, epoch: highest },
+  );
+}
+
+/** The replica of a member, where it stands now. One that has failed is loaded anew when it is
+ *  opened (P8); a salvage does without it. */
+function presentMember(
+  member: MemberRecord,
+  found: readonly Found[],
+  salvage: boolean,
+): PlannedMember[] {
+  const here = found.find(
+    (f) => f.info.replicaId === member.replicaId && !(salvage && f.info.failed),
+  );
   return here === undefined ? [] : [{ replicaId: member.replicaId, address: here.address }];
 }
 
@@ -195,8 +229,9 @@ function plan(parts: {
   epoch: number;
   newest: MembershipRecord;
   lost: readonly MemberRecord[];
+  engineId: string;
 }): OpenPlan {
-  const { newest, epoch, lost } = parts;
+  const { newest, epoch, lost, engineId } = parts;
   const address = new Map(parts.open.map((m) => [m.replicaId, m.address]));
   const members = newest.members.map((m) => {
     const gone = lost.some((l) => l.replicaId === m.replicaId);
@@ -213,8 +248,9 @@ function plan(parts: {
     create: parts.create,
     open: parts.open,
     epoch,
-    record: { epoch, generation, members },
+    record: { epoch, generation, engineId, era: newest.era + (lost.length > 0 ? 1 : 0), members },
     initial: newest,
+    previousEngineId: newest.engineId,
     warnings,
   };
 }

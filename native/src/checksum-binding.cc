@@ -1,17 +1,13 @@
-// Bindings of crc32c. Sizes are checked here: a wrong one is a RangeError, never a read past the
-// end.
+// Bindings of crc32c and of the hash of blocks. Sizes are checked here: a wrong one is a
+// RangeError, never a read past the end.
 #include <cstring>
 
 #include "addon.h"
+#include "murmur3.h"
 #include "napi-call.h"
 
 namespace aurochs {
 namespace {
-
-struct Range {
-  unsigned char* data = nullptr;
-  size_t blocks = 0;
-};
 
 bool whole_blocks(double length) {
   return length >= 0 && length <= 9007199254740991.0 &&
@@ -116,6 +112,41 @@ napi_value copy_and_checksum(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
+// (src, srcOffset, length, out, outOffset)
+napi_value hash_blocks(napi_env env, napi_callback_info info) {
+  Arguments arguments(env, info, 5);
+  const Bytes source = arguments.bytes();
+  const double source_at = arguments.number();
+  const double length = arguments.number();
+  const Bytes out = arguments.bytes();
+  const double out_at = arguments.number();
+  if (!arguments.valid()) return nullptr;
+  const unsigned char* from = source.range(source_at, length);
+  unsigned char* to = out.range(out_at, length / kBlockBytes * kHashBytes);
+  if (!whole_blocks(length) || from == nullptr || to == nullptr) {
+    return throw_range(env, "hashBlocks: range outside its buffer, or not whole blocks");
+  }
+  const size_t blocks = static_cast<size_t>(length) / kBlockBytes;
+  for (size_t i = 0; i < blocks; ++i) {
+    const Hash128 hash = murmur3_128(from + i * kBlockBytes, kBlockBytes);
+    std::memcpy(to + i * kHashBytes, &hash, kHashBytes);
+  }
+  return nullptr;
+}
+
+// (bytes, out): 16 bytes; the tests compare it with published values.
+napi_value murmur3_of(napi_env env, napi_callback_info info) {
+  Arguments arguments(env, info, 2);
+  const Bytes source = arguments.bytes();
+  const Bytes out = arguments.bytes();
+  if (!arguments.valid()) return nullptr;
+  unsigned char* to = out.range(0, kHashBytes);
+  if (to == nullptr) return throw_range(env, "murmur3: 16 bytes are needed");
+  const Hash128 hash = murmur3_128(source.data, source.size);
+  std::memcpy(to, &hash, kHashBytes);
+  return nullptr;
+}
+
 napi_value crc32c_name(napi_env env, napi_callback_info) {
   Addon* addon = Addon::of(env);
   return addon == nullptr ? nullptr : to_js(env, addon->crc32c.name());
@@ -130,6 +161,8 @@ bool define_checksums(napi_env env, napi_value exports) {
                            {"crc32cBlocks", crc32c_blocks},
                            {"crc32cVerify", crc32c_verify},
                            {"copyAndChecksum", copy_and_checksum},
+                           {"hashBlocks", hash_blocks},
+                           {"murmur3", murmur3_of},
                            {"crc32cName", crc32c_name}});
 }
 

@@ -7,7 +7,7 @@ import { StorageError } from '../../common/errors.js';
 import { formatAddress, parseAddress, type TransportAddress } from '../transport/address.js';
 import { CODE_KEY, DETAILS_KEY, errorOfFailure } from '../transport/error-metadata.js';
 import { checkPeerName, secureContextOf, type TransportTls } from '../transport/tls.js';
-import type { Codec } from './convert.js';
+import type { Codec } from './codec.js';
 import type { Method } from './methods.js';
 import { passBytes } from './service.js';
 

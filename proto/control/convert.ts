@@ -13,7 +13,9 @@ import {
   plainText,
   safeNumber,
 } from './checks.js';
+import { codec, missing, type Wire } from './codec.js';
 import type * as m from './messages.js';
+import { REGION_CODECS } from './region-convert.js';
 
 import v1 = aurochs.v1;
 
@@ -22,63 +24,12 @@ const MEMBERS_MAX = 32;
 const DISKS_MAX = 256;
 const REPLICAS_MAX = 16384;
 const REGIONS_MAX = VOLUME_SIZE_MAX / REGION_SIZE;
+const ENGINE_ID_MAX = 128;
 const WINDOW_RANGES_MAX = 65536;
-const URIS_MAX = 64;
 const TEXT_MAX = 1024;
 const PATH_MAX = 4096;
 
 const MEMBER_STATES = ['in-sync', 'rebuilding', 'failed'] as const;
-
-/** How one message type is written and read. `decode` throws StorageError for whatever the bytes
- * are. */
-export interface Codec<T> {
-  encode(value: T): Buffer;
-  decode(bytes: Buffer): T;
-}
-
-interface Generated<P, D> {
-  encode(message: P): { finish(): Uint8Array };
-  decode(bytes: Uint8Array): D;
-}
-
-/** Our messages are read-only, pbjs' are not: only that difference is overlooked when encoding. */
-type ReadOnly<T> = T extends (infer Item)[]
-  ? readonly ReadOnly<Item>[]
-  : T extends object
-    ? { readonly [K in keyof T]: ReadOnly<T[K]> }
-    : T;
-
-function codec<T extends ReadOnly<P>, P, D>(
-  type: Generated<P, D>,
-  convert: (wire: D) => T,
-): Codec<T> {
-  return {
-    encode: (value) => {
-      const bytes = type.encode(value as unknown as P).finish();
-      return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    },
-    decode: (bytes) => {
-      let wire: D;
-      try {
-        wire = type.decode(bytes);
-      } catch (error) {
-        throw new StorageError(
-          'CORRUPT_MESSAGE',
-          'control message does not parse',
-          {},
-          { cause: error },
-        );
-      }
-      return convert(wire);
-    },
-  };
-}
-
-type Wire<T> = T | null | undefined;
-
-function missing(what: string): StorageError {
-  return new StorageError('INVALID_ARGUMENT', `${what} is missing`);
-}
 
 function epochOf(value: Wire<number | { low: number; high: number }>): number {
   return inRange(safeNumber(value, 'epoch'), [1, Number.MAX_SAFE_INTEGER], 'epoch');
@@ -108,6 +59,8 @@ function membershipOf(wire: Wire<v1.Membership.$Properties>): m.Membership {
     epoch: safeNumber(wire.epoch, 'membership epoch'),
     generation: safeNumber(wire.generation, 'generation'),
     members,
+    engineId: boundedText(wire.engineId, ENGINE_ID_MAX, 'engine id of the membership'),
+    era: safeNumber(wire.era, 'era'),
   };
 }
 
@@ -123,6 +76,9 @@ function replicaInfoOf(wire: v1.ReplicaInfo.$Properties): m.ReplicaInfo {
     dirtyRegions: wire.dirtyRegions ?? 0,
     failed: wire.failed ?? false,
     failedReason: plainText(wire.failedReason, TEXT_MAX),
+    lossy: wire.lossy ?? false,
+    restartedDirty: wire.restartedDirty ?? false,
+    incarnation: boundedText(wire.incarnation, TEXT_MAX, 'incarnation'),
   };
 }
 
@@ -143,20 +99,6 @@ function rangeOf(wire: v1.Range.$Properties): m.ByteRange {
   const lengthBytes = safeNumber(wire.lengthBytes, 'length');
   safeNumber(offsetBytes + lengthBytes, 'end of range');
   return { offsetBytes, lengthBytes };
-}
-
-function engineReplicaOf(wire: v1.EngineReplicaStatus.$Properties): m.EngineReplicaStatus {
-  return {
-    replicaId: checkName(wire.replicaId ?? '', 'replica id'),
-    address: boundedText(wire.address, TEXT_MAX, 'address'),
-    state: oneOf(wire.state, MEMBER_STATES, 'replica state'),
-    reason: plainText(wire.reason, TEXT_MAX),
-    allocatedBytes: safeNumber(wire.allocatedBytes, 'allocated bytes'),
-    readLatencyMs: finiteNumber(wire.readLatencyMs, 'read latency'),
-    writeLatencyMs: finiteNumber(wire.writeLatencyMs, 'write latency'),
-    inFlight: wire.inFlight ?? 0,
-    local: wire.local ?? false,
-  };
 }
 
 /** One codec per message type that is a request or a reply. */
@@ -209,6 +151,8 @@ export const CODECS = {
       ),
       restartedDirty: wire.restartedDirty ?? false,
       window: boundedList(wire.window, { max: WINDOW_RANGES_MAX, what: 'window' }, rangeOf),
+      silentMs: finiteNumber(wire.silentMs, 'silence'),
+      previousEngineId: boundedText(wire.previousEngineId, ENGINE_ID_MAX, 'previous engine id'),
     };
   }),
   setMembershipRequest: codec(
@@ -229,23 +173,5 @@ export const CODECS = {
     }),
   ),
   deleteReplicaReply: codec(v1.DeleteReplicaReply, (): m.DeleteReplicaReply => ({})),
-  engineStatusRequest: codec(v1.EngineStatusRequest, (): m.EngineStatusRequest => ({})),
-  engineStatus: codec(
-    v1.EngineStatus,
-    (wire): m.EngineStatus => ({
-      volume: checkName(wire.volume ?? '', 'volume'),
-      sizeBytes: safeNumber(wire.sizeBytes, 'size'),
-      epoch: safeNumber(wire.epoch, 'epoch'),
-      generation: safeNumber(wire.generation, 'generation'),
-      state: oneOf(wire.state, ['healthy', 'degraded', 'faulted'] as const, 'engine state'),
-      reason: plainText(wire.reason, TEXT_MAX),
-      replicas: boundedList(wire.replicas, { max: MEMBERS_MAX, what: 'replicas' }, engineReplicaOf),
-      uris: boundedList(wire.uris, { max: URIS_MAX, what: 'uris' }, (uri) =>
-        boundedText(uri, PATH_MAX, 'uri'),
-      ),
-      engineId: checkToken(wire.engineId ?? '', 'engine id'),
-    }),
-  ),
-  engineStopRequest: codec(v1.EngineStopRequest, (): m.EngineStopRequest => ({})),
-  engineStopReply: codec(v1.EngineStopReply, (): m.EngineStopReply => ({})),
+  ...REGION_CODECS,
 };

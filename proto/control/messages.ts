@@ -17,6 +17,10 @@ export interface Membership {
   readonly epoch: number;
   readonly generation: number;
   readonly members: readonly Member[];
+  /** engine whose tenure stored it; '' : stored at creation */
+  readonly engineId: string;
+  /** grows when a start had to accept lost writes */
+  readonly era: number;
 }
 
 export interface IdentifyRequest {
@@ -47,6 +51,11 @@ export interface ReplicaInfo {
   readonly dirtyRegions: number;
   readonly failed: boolean;
   readonly failedReason: string;
+  /** as OpenReplica would say it now */
+  readonly lossy: boolean;
+  readonly restartedDirty: boolean;
+  /** P7: of this replica; another one after each load that followed a failure */
+  readonly incarnation: string;
 }
 
 export interface IdentifyReply {
@@ -88,6 +97,11 @@ export interface OpenReplicaReply {
   readonly dirtyRegions: readonly number[];
   readonly restartedDirty: boolean;
   readonly window: readonly ByteRange[];
+  /** since the replica last received or sent anything on a data stream of an older tenure, or since
+   *  the daemon's start; finite, with fraction, on the daemon's monotonic clock */
+  readonly silentMs: number;
+  /** engine of the epoch that was persisted before; '' : none */
+  readonly previousEngineId: string;
 }
 
 export interface SetMembershipRequest {
@@ -106,32 +120,72 @@ export interface DeleteReplicaRequest {
 
 export type DeleteReplicaReply = Record<string, never>;
 
-export type EngineStatusRequest = Record<string, never>;
-
-export interface EngineReplicaStatus {
-  readonly replicaId: string;
-  readonly address: string;
-  readonly state: ControlMemberState;
-  readonly reason: string;
-  readonly allocatedBytes: number;
-  /** smoothed; with fraction, finite, not negative */
-  readonly readLatencyMs: number;
-  readonly writeLatencyMs: number;
-  readonly inFlight: number;
-  readonly local: boolean;
-}
-
-export interface EngineStatus {
-  readonly volume: string;
-  readonly sizeBytes: number;
+/** Name of the content that a clean gave (P2); {0, 0}: none. */
+export interface Tag {
   readonly epoch: number;
-  readonly generation: number;
-  readonly state: 'healthy' | 'degraded' | 'faulted';
-  readonly reason: string;
-  readonly replicas: readonly EngineReplicaStatus[];
-  readonly uris: readonly string[];
-  readonly engineId: string;
+  readonly counter: number;
 }
 
-export type EngineStopRequest = Record<string, never>;
-export type EngineStopReply = Record<string, never>;
+export interface ListRegionsRequest {
+  readonly volume: string;
+  readonly replicaId: string;
+  /** the opened one (R5) */
+  readonly epoch: number;
+  readonly firstRegion: number;
+  /** 1 to 4096 */
+  readonly count: number;
+}
+
+export interface RegionInfo {
+  readonly number: number;
+  readonly dirty: boolean;
+  /** how many */
+  readonly allocatedExtents: number;
+  /** of the last clean; equal tags of regions that are both clean prove equal content */
+  readonly tag: Tag;
+}
+
+export interface ListRegionsReply {
+  /** ascending; regions that are clean, without tag and without extents may be left out */
+  readonly regions: readonly RegionInfo[];
+}
+
+export interface ListExtentsRequest {
+  readonly volume: string;
+  readonly replicaId: string;
+  readonly epoch: number;
+  readonly region: number;
+}
+
+export interface ExtentInfo {
+  /** in the volume */
+  readonly number: number;
+  readonly allocated: boolean;
+  /** since the dirty mark; true for all where the mark is older than the daemon */
+  readonly written: boolean;
+  readonly tag: Tag;
+}
+
+export interface ListExtentsReply {
+  /** ascending: extents that are allocated or were written since the dirty mark */
+  readonly extents: readonly ExtentInfo[];
+}
+
+export interface ExtentTag {
+  readonly extent: number;
+  /** never {0, 0} */
+  readonly tag: Tag;
+}
+
+export interface CleanRegionRequest {
+  readonly volume: string;
+  readonly replicaId: string;
+  readonly epoch: number;
+  readonly region: number;
+  /** {0, 0} only without extents: the source was never written there */
+  readonly tag: Tag;
+  /** exactly the allocated extents of the region, each once */
+  readonly extentTags: readonly ExtentTag[];
+}
+
+export type CleanRegionReply = Record<string, never>;

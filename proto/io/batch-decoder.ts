@@ -3,14 +3,16 @@
  * without knowing the volume.
  *
  * Invariants of what a visitor sees: all numbers are safe integers; a write has whole blocks, a
- * payload of exactly its length and one checksum per block; no other operation has a payload. The
- * checksums themselves are not verified here.
+ * payload of exactly its length and one checksum per block; a replace has whole blocks of one
+ * extent, their bitmap, and one checksum and one block for each set bit; no other operation has a
+ * payload. The checksums themselves are not verified here.
  */
 import { StorageError } from '../../common/errors.js';
-import { BLOCK_SIZE, REGION_SIZE, WIRE_IO_BYTES_MAX } from '../../common/units.js';
+import { BLOCK_SIZE, EXTENT_SIZE, REGION_SIZE, WIRE_IO_BYTES_MAX } from '../../common/units.js';
 import { FIELDS_BYTES } from './batch-encoder.js';
 import { type IoHello, parseIoHello } from './hello.js';
 import { IO_FLAGS_ALL, IO_OP, IO_OP_MAX, REQUESTS_PER_MESSAGE_MAX } from './limits.js';
+import { presentBlocksOf } from './present-blocks.js';
 import { getU64, WireReader } from './wire-format.js';
 
 /** One request. The same object is filled again for the next request: copy what must outlive the
@@ -202,8 +204,6 @@ function parseField(reader: WireReader, view: RequestView): void {
 
 function checkRequest(view: RequestView): void {
   const { op, offsetBytes, lengthBytes } = view;
-  const payloadLength = view.payloadEnd - view.payloadStart;
-  const checksumsLength = view.checksumsEnd - view.checksumsStart;
   if (op === 0 || op > IO_OP_MAX) throw protocolError(`request ${view.id} has unknown op ${op}`);
   if ((view.flags & ~IO_FLAGS_ALL) !== 0) {
     throw protocolError(`request ${view.id} has unknown flags 0x${view.flags.toString(16)}`);
@@ -211,25 +211,41 @@ function checkRequest(view: RequestView): void {
   if (!Number.isSafeInteger(offsetBytes + lengthBytes)) {
     throw new StorageError('OUT_OF_RANGE', `request ${view.id} ends past 2^53`);
   }
-  if (op === IO_OP.WRITE) {
-    if (payloadLength !== lengthBytes) {
-      throw protocolError(`write ${view.id}: ${payloadLength} bytes for ${lengthBytes}`);
-    }
-    if (checksumsLength !== (lengthBytes / BLOCK_SIZE) * 4) {
-      throw protocolError(`write ${view.id}: ${checksumsLength} checksum bytes`);
-    }
-  } else if (payloadLength + checksumsLength > 0) {
-    throw protocolError(`request ${view.id} with op ${op} has a payload`);
-  }
+  checkRange(view);
+  checkPayload(view);
+}
+
+function checkRange({ op, id, offsetBytes, lengthBytes }: RequestView): void {
   if (op === IO_OP.FLUSH || op === IO_OP.PING) return;
   if (op === IO_OP.CLEAN) {
     if (offsetBytes % REGION_SIZE === 0) return;
-    throw protocolError(`clean ${view.id} at ${offsetBytes} is not the start of a region`);
+    throw protocolError(`clean ${id} at ${offsetBytes} is not the start of a region`);
   }
   if (offsetBytes % BLOCK_SIZE !== 0 || lengthBytes % BLOCK_SIZE !== 0 || lengthBytes === 0) {
-    throw protocolError(`request ${view.id}: ${offsetBytes}+${lengthBytes} is not whole blocks`);
+    throw protocolError(`request ${id}: ${offsetBytes}+${lengthBytes} is not whole blocks`);
   }
-  if ((op === IO_OP.WRITE || op === IO_OP.READ) && lengthBytes > WIRE_IO_BYTES_MAX) {
-    throw protocolError(`request ${view.id}: ${lengthBytes} bytes, limit ${WIRE_IO_BYTES_MAX}`);
+  if (op === IO_OP.TRIM || op === IO_OP.WRITE_ZEROES || op === IO_OP.MAP) return;
+  if (lengthBytes > WIRE_IO_BYTES_MAX) {
+    throw protocolError(`request ${id}: ${lengthBytes} bytes, limit ${WIRE_IO_BYTES_MAX}`);
+  }
+  if (op === IO_OP.REPLACE && (offsetBytes % EXTENT_SIZE) + lengthBytes > EXTENT_SIZE) {
+    throw protocolError(`replace ${id}: ${offsetBytes}+${lengthBytes} passes its extent`);
+  }
+}
+
+function checkPayload(view: RequestView): void {
+  const { op, id, lengthBytes } = view;
+  const payloadLength = view.payloadEnd - view.payloadStart;
+  const checksumsLength = view.checksumsEnd - view.checksumsStart;
+  if (op === IO_OP.WRITE) {
+    if (payloadLength !== lengthBytes) {
+      throw protocolError(`write ${id}: ${payloadLength} bytes for ${lengthBytes}`);
+    }
+    if (checksumsLength !== (lengthBytes / BLOCK_SIZE) * 4) {
+      throw protocolError(`write ${id}: ${checksumsLength} checksum bytes`);
+    }
+  } else if (op === IO_OP.REPLACE) presentBlocksOf(view, lengthBytes / BLOCK_SIZE);
+  else if (payloadLength + checksumsLength > 0) {
+    throw protocolError(`request ${id} with op ${op} has a payload`);
   }
 }

@@ -3,13 +3,15 @@
  *
  * Layout, which our decoder knows by heart and any protobuf decoder can read:
  *   acked_through, 9 bytes; then each request as tag, length and 42 bytes of op, flags, id, offset,
- *   length, arg; a write goes on with its checksums and its payload. A payload of
- *   ALIGNED_PAYLOAD_MIN or more is preceded by a `pad` field of such a length that it begins at a
- *   multiple of BLOCK_SIZE from the message start: a receiver that assembles the message in aligned
- *   memory writes it to disk from there.
+ *   length, arg; a write goes on with its checksums and its payload, a replace with its bitmap and
+ *   checksums in one field, and its payload if it has any. A payload of ALIGNED_PAYLOAD_MIN or more
+ *   is preceded by a `pad` field of such a length that it begins at a multiple of BLOCK_SIZE from
+ *   the message start: a receiver that assembles the message in aligned memory writes it to disk
+ *   from there.
  */
 import assert from 'node:assert';
-import { BLOCK_SIZE, WIRE_IO_BYTES_MAX } from '../../common/units.js';
+import { countSet } from '../../common/bitmap.js';
+import { BLOCK_SIZE, EXTENT_SIZE, WIRE_IO_BYTES_MAX } from '../../common/units.js';
 import { MESSAGE_BYTES_MAX, MESSAGE_HEADROOM, type OutgoingMessage } from '../message-stream.js';
 import {
   ALIGNED_PAYLOAD_MIN,
@@ -19,6 +21,7 @@ import {
   REQUESTS_PER_MESSAGE_MAX,
 } from './limits.js';
 import { MessageMemory, MessageWriter, PooledMessage } from './message-memory.js';
+import { bitmapBytesOf } from './present-blocks.js';
 import { putU32, putU64, varintSize, writeVarint } from './wire-format.js';
 
 /** Signature of crc32cBlocks in native/index.ts: one little-endian u32 per BLOCK_SIZE bytes of
@@ -42,6 +45,17 @@ export interface IoRequestFields {
 }
 
 export type IoWriteFields = Omit<IoRequestFields, 'op' | 'arg'>;
+export type IoReplaceFields = Omit<IoRequestFields, 'op' | 'arg' | 'flags'>;
+
+/** What a range holds after a replace. Nothing of it is used after the call. */
+export interface IoReplaceContent {
+  /** one bit per block of the range, the first in the lowest bit; bits past the range are 0 */
+  readonly bitmap: Buffer;
+  /** little-endian u32 per set bit, as the source stored them: they are not computed anew */
+  readonly checksums: Buffer;
+  /** the blocks of the set bits, packed, in pieces */
+  readonly payload: readonly Buffer[];
+}
 
 /** tag and value of acked_through */
 const PREFIX_BYTES = 9;
@@ -49,8 +63,8 @@ const PREFIX_BYTES = 9;
 export const FIELDS_BYTES = 42;
 /** pad: tag and a length that always takes two bytes */
 const PAD_HEADER_BYTES = 3;
-/** more than all headers of one request */
-const REQUEST_OVERHEAD_BYTES = 64;
+/** more than all headers of one request, and a bitmap of the largest range */
+const REQUEST_OVERHEAD_BYTES = 96;
 
 /** Collects requests and turns them into one message. Not reusable until `finish`, then at once.
  *  Wrong arguments (offsets that are not safe integers, payloads of another length) are programmer
@@ -86,9 +100,10 @@ export class IoBatchEncoder {
     );
   }
 
-  /** Adds a request without payload: everything but WRITE. */
+  /** Adds a request without payload: everything but WRITE and REPLACE. */
   add(fields: IoRequestFields): void {
-    assert(fields.op > 0 && fields.op <= IO_OP_MAX && fields.op !== IO_OP.WRITE);
+    assert(fields.op > 0 && fields.op <= IO_OP_MAX);
+    assert(fields.op !== IO_OP.WRITE && fields.op !== IO_OP.REPLACE);
     assert(this.fits(0), 'ask fits() before add()');
     this.#start(REQUEST_OVERHEAD_BYTES);
     this.#putFields(fields.op, fields.arg, fields, FIELDS_BYTES);
@@ -104,30 +119,38 @@ export class IoBatchEncoder {
     assert(fields.offsetBytes % BLOCK_SIZE === 0);
     assert(this.fits(length), 'ask fits() before addWrite()');
     const checksumsLength = (length / BLOCK_SIZE) * 4;
-    const valuesLength =
-      1 + varintSize(checksumsLength) + checksumsLength + 1 + varintSize(length) + length;
-    const aligned = length >= ALIGNED_PAYLOAD_MIN;
-    const bytes = this.#start(REQUEST_OVERHEAD_BYTES + valuesLength + (aligned ? BLOCK_SIZE : 0));
-    const bodyLength = FIELDS_BYTES + valuesLength;
-    if (aligned) {
-      this.#pad(1 + varintSize(bodyLength) + bodyLength - length);
-    }
-    this.#putFields(IO_OP.WRITE, 0, fields, bodyLength);
+    const at = this.#putRequest(IO_OP.WRITE, fields, checksumsLength, length);
+    this.#putPieces(payload, at + checksumsLength, length);
+    const bytes = this.#writer.bytes as Buffer;
+    this.#checksumBlocks(bytes, this.#writer.at - length, length, bytes, at);
+    this.#requests += 1;
+  }
 
-    let at = this.#writer.at;
-    bytes[at++] = 0x3a;
-    const checksumsAt = writeVarint(bytes, at, checksumsLength);
-    at = checksumsAt + checksumsLength;
-    bytes[at++] = 0x42;
-    at = writeVarint(bytes, at, length);
-    const payloadAt = at;
-    for (const piece of payload) {
-      bytes.set(piece, at);
-      at += piece.length;
-    }
-    assert(at === payloadAt + length, 'the payload is not as long as the request says');
-    this.#checksumBlocks(bytes, payloadAt, length, bytes, checksumsAt);
-    this.#writer.at = at;
+  /** Adds a replace: bitmap and checksums travel as they are given, so that what the source stored
+   *  is what the target checks the payload against (end to end).
+   *  @param fields  whole blocks of one extent */
+  addReplace(fields: IoReplaceFields, content: IoReplaceContent): void {
+    const { offsetBytes, lengthBytes } = fields;
+    const { bitmap, checksums, payload } = content;
+    const blocks = lengthBytes / BLOCK_SIZE;
+    assert(lengthBytes > 0 && lengthBytes % BLOCK_SIZE === 0 && offsetBytes % BLOCK_SIZE === 0);
+    assert((offsetBytes % EXTENT_SIZE) + lengthBytes <= EXTENT_SIZE, 'it lies in one extent');
+    assert(bitmap.length * 8 >= blocks, 'one bit for each block of the range');
+    assert(countSet(bitmap, 0, blocks, bitmap.length * 8 - blocks) === 0, 'bits past the range');
+    const present = countSet(bitmap, 0, 0, blocks);
+    assert(checksums.length === 4 * present, 'one checksum for each set bit');
+    const payloadLength = present * BLOCK_SIZE;
+    assert(this.fits(payloadLength), 'ask fits() before addReplace()');
+    const bitmapBytes = bitmapBytesOf(blocks);
+    const checksumsLength = bitmapBytes + checksums.length;
+    const numbers = { ...fields, flags: 0 };
+    const at = this.#putRequest(IO_OP.REPLACE, numbers, checksumsLength, payloadLength);
+    const bytes = this.#writer.bytes as Buffer;
+    const bitmapEnd = at + Math.min(bitmap.length, bitmapBytes);
+    bitmap.copy(bytes, at, 0, bitmapBytes);
+    bytes.fill(0, bitmapEnd, at + bitmapBytes);
+    bytes.set(checksums, at + bitmapBytes);
+    this.#putPieces(payload, at + checksumsLength, payloadLength);
     this.#requests += 1;
   }
 
@@ -149,6 +172,43 @@ export class IoBatchEncoder {
       streams,
       () => memory.give(bytes),
     );
+  }
+
+  /** Writes the numbers and the header of the checksums of a request that has values, and leaves
+   *  room for the values. Returns where the checksums belong. */
+  #putRequest(
+    op: number,
+    fields: IoWriteFields,
+    checksumsLength: number,
+    payloadLength: number,
+  ): number {
+    const payloadBytes = payloadLength > 0 ? 1 + varintSize(payloadLength) + payloadLength : 0;
+    const valuesLength = 1 + varintSize(checksumsLength) + checksumsLength + payloadBytes;
+    const aligned = payloadLength >= ALIGNED_PAYLOAD_MIN;
+    this.#start(REQUEST_OVERHEAD_BYTES + valuesLength + (aligned ? BLOCK_SIZE : 0));
+    const bodyLength = FIELDS_BYTES + valuesLength;
+    if (aligned) this.#pad(1 + varintSize(bodyLength) + bodyLength - payloadLength);
+    this.#putFields(op, 0, fields, bodyLength);
+    const bytes = this.#writer.bytes as Buffer;
+    bytes[this.#writer.at] = 0x3a;
+    return writeVarint(bytes, this.#writer.at + 1, checksumsLength);
+  }
+
+  /** Writes the payload with its header at `at`, where the checksums end, and ends the request. */
+  #putPieces(pieces: readonly Buffer[], at: number, lengthBytes: number): void {
+    const bytes = this.#writer.bytes as Buffer;
+    let next = at;
+    if (lengthBytes > 0) {
+      bytes[next] = 0x42;
+      next = writeVarint(bytes, next + 1, lengthBytes);
+    }
+    const end = next + lengthBytes;
+    for (const piece of pieces) {
+      bytes.set(piece, next);
+      next += piece.length;
+    }
+    assert(next === end, 'the payload is not as long as the request says');
+    this.#writer.at = next;
   }
 
   #start(lengthBytes: number): Buffer {

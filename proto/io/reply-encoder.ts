@@ -75,7 +75,8 @@ export class IoReplyEncoder {
     this.#replies += 1;
   }
 
-  /** A successful reply with data: to READ with checksums, to MAP without (empty buffer).
+  /** A successful reply with data: to READ with checksums (with SPARSE: bitmap and checksums), to
+   *  HASH with two bitmaps, to MAP without (empty buffer).
    *  @param payload  undefined: all zero. Up to COPIED_PAYLOAD_MAX it is copied; longer ones are
    *                  sent from where they are and must not change until released
    *  @param release  called once: at once if nothing is kept, else when the message is done */

@@ -63,6 +63,8 @@ export interface ReplicaRecord {
   readonly epoch: number;
   /** engine of that epoch; '' if not known */
   readonly engineId: string;
+  /** engine of the epoch that was persisted before that one; '' if there was none */
+  readonly previousEngineId: string;
   readonly membership: Membership;
   /** incarnation and boot of the daemon that last opened it */
   readonly lastIncarnation: string;
@@ -90,6 +92,8 @@ export interface ReplicaHandle {
   readonly membership: Membership;
   /** The data path. Another object after `reopen`. */
   readonly store: ReplicaStore;
+  /** P7: another one after each load; that of the disk for the first one. */
+  readonly incarnation: string;
   readonly counters: StoreCounters;
   /** Regions were dirty when this replica was opened, and not each of them was cleaned since.
    *  What was in flight there is forgotten, however orderly the stop: they must be compared. */
@@ -102,7 +106,8 @@ export interface ReplicaHandle {
   /** R3: durable before it resolves; the order of records is the caller's. @throws StorageError
    *  IO_ERROR | CLOSED */
   setMembership(membership: Membership): Promise<void>;
-  /** P8: loads a failed replica anew from its disk. Its dirty regions count as after a restart.
+  /** P7, P8: loads a failed replica anew from its disk, as another incarnation. Its dirty regions
+   *  count as after a restart: what their stored checksums say is not believed.
    *  @throws StorageError REPLICA_FAILED (the disk itself has failed) | CORRUPT_METADATA |
    *    IO_ERROR */
   reopen(): Promise<void>;
@@ -113,6 +118,9 @@ export interface ReplicaHandle {
 
 /** What is known of a replica without opening it. */
 export interface ReplicaSummary extends ReplicaRecord {
+  /** as the handle says it, or would if it was opened now */
+  readonly restartedDirty: boolean;
+  readonly incarnation: string;
   readonly allocatedBytes: number;
   readonly dirtyRegions: number;
   /** why it cannot be opened, or has failed */

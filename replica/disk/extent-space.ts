@@ -7,7 +7,7 @@
  * bookkeeping, two bits per extent.
  */
 import assert from 'node:assert';
-import { anySet, bitIsSet, clearBits, runEnd, setBits } from '../store/block-bitmap.js';
+import { anySet, bitIsSet, clearBits, runEnd, setBits } from '../../common/bitmap.js';
 
 export interface ExtentRun {
   readonly first: number;

@@ -80,10 +80,10 @@ function identityOf({ record, number }: ScannedReplica) {
   return { volume, replicaId, sizeBytes, number };
 }
 
-function stateOf({ record, map, dirtyRegions }: ScannedReplica) {
+function stateOf({ record, map, dirtyRegions, tags }: ScannedReplica) {
   const regions = new DirtyRegions(map.extents);
   for (const region of dirtyRegions) regions.inherit(region, record.closed);
-  return { map, regions };
+  return { map, regions, tags };
 }
 
 function readOnlyServices(

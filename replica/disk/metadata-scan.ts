@@ -15,13 +15,15 @@ import {
   dirtyMarkRange,
   extentRange,
   HEAD_LAYER,
-  parseDirtyMarkKey,
   parseExtentKey,
   parseNumberKey,
+  parseRegionKey,
+  regionTagRange,
   replicaRange,
   sumRange,
 } from '../store/keys.js';
-import type { Kv, KvRange } from '../store/kv.js';
+import type { Kv, KvEntry, KvRange } from '../store/kv.js';
+import { openTag, RegionTags } from '../store/region-tags.js';
 import { checkSeal } from '../store/sealed-value.js';
 import { StateSum } from '../store/state-sum.js';
 import { ExtentSpace } from './extent-space.js';
@@ -34,10 +36,14 @@ export interface ScannedReplica {
   recordSeal: number;
   map: ExtentMap;
   dirtyRegions: number[];
+  tags: RegionTags;
   /** why it cannot be opened */
   damage: string | undefined;
-  /** `map` and `dirtyRegions` may differ from the metadata: the replica failed while it was open */
+  /** `map`, `dirtyRegions` and `tags` may differ from the metadata: the replica failed while it was
+   *  open */
   outdated: boolean;
+  /** how often it was opened or reopened since the disk was mounted (P7) */
+  loads: number;
 }
 
 export interface ScannedDisk {
@@ -61,19 +67,21 @@ export async function scanDisk(kv: Kv, extents: number): Promise<ScannedDisk> {
   const clashes: Clash[] = [];
   await scanExtents(kv, { range: extentRange(), replicas, found, space, clashes });
   await scanMarks(kv, { range: dirtyMarkRange(), replicas, found });
+  await scanTags(kv, { range: regionTagRange(), replicas, found });
   await proveSums(kv, replicas, found);
   judgeClashes(replicas, clashes);
   return { replicas, sums: found, space, diskRecordSeal };
 }
 
-/** Reads the extents and marks of one replica again; its physical extents stay as the disk has
- *  them.
+/** Reads the extents, marks and tags of one replica again; its physical extents stay as the disk
+ *  has them.
  *  @throws StorageError CORRUPT_METADATA | IO_ERROR */
 export async function rescanReplica(kv: Kv, replica: ScannedReplica): Promise<void> {
   const fresh: ScannedReplica = {
     ...replica,
     map: new ExtentMap(replica.map.extents),
     dirtyRegions: [],
+    tags: new RegionTags(),
     damage: undefined,
   };
   const replicas = new Map([[replica.number, fresh]]);
@@ -81,9 +89,11 @@ export async function rescanReplica(kv: Kv, replica: ScannedReplica): Promise<vo
   const context = { replicas, found };
   await scanExtents(kv, { ...context, range: extentRange(replica.number), clashes: [] });
   await scanMarks(kv, { ...context, range: dirtyMarkRange(replica.number) });
+  await scanTags(kv, { ...context, range: regionTagRange(replica.number) });
   if (fresh.damage !== undefined) throw corrupt(fresh.damage);
   replica.map = fresh.map;
   replica.dirtyRegions = fresh.dirtyRegions;
+  replica.tags = fresh.tags;
   replica.outdated = false;
 }
 
@@ -120,8 +130,10 @@ async function scanReplicas(
         recordSeal,
         map,
         dirtyRegions: [],
+        tags: new RegionTags(),
         damage: undefined,
         outdated: false,
+        loads: 0,
       });
     }
   }
@@ -161,21 +173,40 @@ async function scanExtents(
 }
 
 async function scanMarks(kv: Kv, target: ScanTarget): Promise<void> {
-  const { replicas, found } = target;
+  await scanRegions(kv, { ...target, what: 'dirty mark' }, (replica, region, [key, value]) => {
+    const recordSeal = checkSeal(key, value);
+    if (recordSeal !== undefined) replica.dirtyRegions.push(region);
+    return recordSeal;
+  });
+}
+
+async function scanTags(kv: Kv, target: ScanTarget): Promise<void> {
+  await scanRegions(kv, { ...target, what: 'tag' }, (replica, region, [key, value]) => {
+    const opened = openTag(key, value);
+    if (opened !== undefined) replica.tags.set(region, opened.tag);
+    return opened?.crc;
+  });
+}
+
+/** @param take  keeps what one record says and returns its seal; undefined: it is damaged */
+async function scanRegions(
+  kv: Kv,
+  target: ScanTarget & { readonly what: string },
+  take: (replica: ScannedReplica, region: number, entry: KvEntry) => number | undefined,
+): Promise<void> {
+  const { replicas, found, what } = target;
   for await (const entries of kv.iterate(target.range)) {
-    for (const [key, value] of entries) {
-      const parsed = parseDirtyMarkKey(key);
+    for (const entry of entries) {
+      const parsed = parseRegionKey(entry[0]);
       const replica = parsed === undefined ? undefined : replicas.get(parsed.replicaNumber);
       if (parsed === undefined || replica === undefined) {
-        throw corrupt('a dirty mark belongs to no replica');
+        throw corrupt(`the ${what} of a region belongs to no replica`);
       }
-      const recordSeal = checkSeal(key, value);
-      if (recordSeal === undefined || parsed.region * REGION_SIZE >= replica.record.sizeBytes) {
-        replica.damage ??= `the dirty mark of region ${parsed.region} is damaged`;
-        continue;
-      }
-      sumOf(found, replica.number).add(recordSeal);
-      replica.dirtyRegions.push(parsed.region);
+      const { region } = parsed;
+      const inside = region * REGION_SIZE < replica.record.sizeBytes;
+      const recordSeal = inside ? take(replica, region, entry) : undefined;
+      if (recordSeal !== undefined) sumOf(found, replica.number).add(recordSeal);
+      else replica.damage ??= `the ${what} of region ${region} is damaged`;
     }
   }
 }

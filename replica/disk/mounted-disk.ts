@@ -8,6 +8,7 @@ import { ExtentCache } from '../store/extent-cache.js';
 import { ExtentMap } from '../store/extent-map.js';
 import { replicaKey } from '../store/keys.js';
 import { MetadataWriter } from '../store/metadata-writer.js';
+import { RegionTags } from '../store/region-tags.js';
 import type { DiskServices } from '../store/store-context.js';
 import { StoreCounters } from '../store/store-counters.js';
 import type {
@@ -21,9 +22,14 @@ import { ExtentSupply } from './extent-supply.js';
 import { FlushGroup } from './flush-group.js';
 import type { ScannedReplica } from './metadata-scan.js';
 import { fillDiskRecord, type Mount, renewNonce } from './mount.js';
-import { OpenedReplica } from './opened-replica.js';
+import { incarnationOf, OpenedReplica } from './opened-replica.js';
 import { removeReplica } from './replica-removal.js';
-import { isVolumeSize, type StoredReplica, storedReplicaBody } from './stored-replica.js';
+import {
+  howItWasLeft,
+  isVolumeSize,
+  type StoredReplica,
+  storedReplicaBody,
+} from './stored-replica.js';
 import { DATA_OFFSET_BYTES } from './superblock.js';
 
 const CACHE_BYTES_DEFAULT = 24 * MIB;
@@ -131,10 +137,14 @@ export class MountedDisk implements Disk {
       const { closed: _closed, deleting: _deleting, ...record } = replica.record;
       const opened = this.#opened.get(record.volume);
       const failedReason = opened?.store.failedReason ?? replica.damage ?? this.#failure?.message;
+      const dirtyRegions = opened?.dirtyCount ?? replica.dirtyRegions.length;
+      const { bootId, incarnation } = this.#options.disk;
       return {
         ...record,
+        ...(opened?.left ?? howItWasLeft(replica.record, dirtyRegions, bootId)),
+        incarnation: incarnationOf(replica, incarnation),
         allocatedBytes: replica.map.allocated * EXTENT_SIZE,
-        dirtyRegions: opened?.dirtyCount ?? replica.dirtyRegions.length,
+        dirtyRegions,
         failedReason,
       };
     });
@@ -162,7 +172,8 @@ export class MountedDisk implements Disk {
       }
       await this.#create({
         ...{ volume, replicaId, sizeBytes, membership },
-        ...{ epoch: 0, engineId: '', lossy: false, closed: true, deleting: false },
+        ...{ epoch: 0, engineId: '', previousEngineId: '' },
+        ...{ lossy: false, closed: true, deleting: false },
         ...{ lastIncarnation: '', bootId: this.#options.disk.bootId },
       });
     });
@@ -241,8 +252,10 @@ export class MountedDisk implements Disk {
       recordSeal,
       map,
       dirtyRegions: [],
+      tags: new RegionTags(),
       damage: undefined,
       outdated: false,
+      loads: 0,
     };
     this.#byVolume.set(record.volume, replica);
   }

@@ -10,11 +10,12 @@ import { type DiskServices, StoreContext } from '../store/store-context.js';
 import type { StoreCounters } from '../store/store-counters.js';
 import type { ReplicaHandle, ReplicaRecord } from './disk.js';
 import { rescanReplica, type ScannedReplica } from './metadata-scan.js';
-import { type StoredReplica, storedReplicaBody } from './stored-replica.js';
+import { howItWasLeft, type StoredReplica, storedReplicaBody } from './stored-replica.js';
 
 export interface OpenedReplicaOptions {
   readonly services: DiskServices;
   readonly replica: ScannedReplica;
+  /** of the disk */
   readonly incarnation: string;
   readonly bootId: string;
   /** why the disk can serve nobody any more */
@@ -46,18 +47,14 @@ export class OpenedReplica implements ReplicaHandle {
   /** P7, P10: judges how the replica was left, and notes durably who opened it, before anything is
    *  done with it. */
   static async open(options: OpenedReplicaOptions): Promise<OpenedReplica> {
-    const { replica, incarnation, bootId } = options;
+    const { replica, bootId } = options;
     if (replica.outdated) await reload(options);
     const { record, dirtyRegions } = replica;
-    const unclean = !record.closed && dirtyRegions.length > 0;
-    const lostPower = unclean && record.bootId !== bootId;
+    const { lossy } = howItWasLeft(record, dirtyRegions.length, bootId);
     const handle = new OpenedReplica(options, record.closed);
-    await handle.#change({
-      lossy: (record.lossy || lostPower) && dirtyRegions.length > 0,
-      lastIncarnation: incarnation,
-      bootId,
-      closed: false,
-    });
+    replica.loads += 1;
+    const lastIncarnation = handle.incarnation;
+    await handle.#change({ lossy, lastIncarnation, bootId, closed: false });
     return handle;
   }
 
@@ -93,6 +90,15 @@ export class OpenedReplica implements ReplicaHandle {
     return this.#store;
   }
 
+  get incarnation(): string {
+    return incarnationOf(this.#replica, this.#options.incarnation);
+  }
+
+  /** What others are told of how it was left. */
+  get left(): { readonly lossy: boolean; readonly restartedDirty: boolean } {
+    return { lossy: this.lossy, restartedDirty: this.restartedDirty };
+  }
+
   get restartedDirty(): boolean {
     return this.#context.regions.inheritedCount > 0;
   }
@@ -119,7 +125,9 @@ export class OpenedReplica implements ReplicaHandle {
         { volume: this.volume, replica: this.replicaId, epoch: record.epoch },
       );
     }
-    await this.#change({ epoch, engineId });
+    const news = epoch > record.epoch;
+    const previousEngineId = news ? record.engineId : record.previousEngineId;
+    await this.#change({ epoch, engineId, previousEngineId });
   }
 
   async setMembership(membership: Membership): Promise<void> {
@@ -132,9 +140,11 @@ export class OpenedReplica implements ReplicaHandle {
     await this.#store.close({ save: false });
     this.#replica.outdated = true;
     await reload(this.#options);
+    this.#replica.loads += 1;
     this.#proven = false;
     this.#context = this.#makeContext();
     this.#store = this.#makeStore();
+    await this.#change({ lastIncarnation: this.incarnation });
   }
 
   close(): Promise<void> {
@@ -167,12 +177,12 @@ export class OpenedReplica implements ReplicaHandle {
   }
 
   #makeContext(): StoreContext {
-    const { record, number, map, dirtyRegions } = this.#replica;
+    const { record, number, map, dirtyRegions, tags } = this.#replica;
     const { volume, replicaId, sizeBytes } = record;
     const regions = new DirtyRegions(map.extents);
     for (const region of dirtyRegions) regions.inherit(region, this.#proven);
     const identity = { volume, replicaId, sizeBytes, number };
-    return new StoreContext(this.#options.services, identity, { map, regions });
+    return new StoreContext(this.#options.services, identity, { map, regions, tags });
   }
 
   #makeStore(): ExtentStore {
@@ -214,6 +224,11 @@ export class OpenedReplica implements ReplicaHandle {
   #closedError(): StorageError {
     return new StorageError('CLOSED', `volume ${this.volume} is closed`, { volume: this.volume });
   }
+}
+
+/** P7: of a replica on a disk; each load after the first is another one. */
+export function incarnationOf(replica: ScannedReplica, ofDisk: string): string {
+  return replica.loads > 1 ? `${ofDisk}+${replica.loads - 1}` : ofDisk;
 }
 
 /** Reads the replica's records again, after it failed. Physical extents that no record names any

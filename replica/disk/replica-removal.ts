@@ -1,7 +1,7 @@
 /** Removes a replica for good, in bounded batches; a crash anywhere is finished at the next open of
  *  the disk. */
 import { PHYSICAL_AT, RECORD_BYTES } from '../store/extent-record.js';
-import { dirtyMarkRange, extentRange, replicaKey } from '../store/keys.js';
+import { dirtyMarkRange, extentRange, regionTagRange, replicaKey } from '../store/keys.js';
 import type { Kv } from '../store/kv.js';
 import type { MetadataWriter } from '../store/metadata-writer.js';
 import type { ScannedReplica } from './metadata-scan.js';
@@ -26,14 +26,15 @@ export async function removeReplica(options: {
     { sync: true },
   );
   const trusted = replica.damage === undefined;
-  for (const range of [extentRange(replica.number), dirtyMarkRange(replica.number)]) {
+  const { number } = replica;
+  for (const range of [extentRange(number), dirtyMarkRange(number), regionTagRange(number)]) {
     for await (const entries of kv.iterate(range)) {
       await writer.submit(
         (batch) => {
           for (const [found, value] of entries) {
             batch.deleteUnsummed(found);
-            if (trusted && value.length === RECORD_BYTES)
-              batch.free(value.readUInt32LE(PHYSICAL_AT));
+            const isExtent = value.length === RECORD_BYTES;
+            if (trusted && isExtent) batch.free(value.readUInt32LE(PHYSICAL_AT));
           }
         },
         { sync: false },
@@ -43,7 +44,7 @@ export async function removeReplica(options: {
   await writer.submit(
     (batch) => {
       batch.delete(0, key, replica.recordSeal);
-      batch.dropScope(replica.number);
+      batch.dropScope(number);
     },
     { sync: true },
   );

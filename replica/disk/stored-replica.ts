@@ -21,16 +21,41 @@ export function storedReplicaBody(record: StoredReplica): Buffer {
 
 /** @throws StorageError CORRUPT_METADATA */
 export function parseStoredReplica(key: Buffer, value: Buffer): StoredReplica {
-  const found = openJson(key, value, REPLICA_RECORD_FORMAT);
-  if (isStoredReplica(found)) return found;
+  const record = withDefaults(openJson(key, value, REPLICA_RECORD_FORMAT));
+  if (isStoredReplica(record)) return record;
   throw new StorageError('CORRUPT_METADATA', 'the record of a replica is damaged');
+}
+
+/** How opening a replica would find it that was left with this record.
+ *  @param dirtyRegions  how many
+ *  @param bootId        of the running kernel */
+export function howItWasLeft(
+  record: StoredReplica,
+  dirtyRegions: number,
+  bootId: string,
+): { readonly lossy: boolean; readonly restartedDirty: boolean } {
+  const restartedDirty = dirtyRegions > 0;
+  const lostPower = !record.closed && record.bootId !== bootId;
+  return { restartedDirty, lossy: restartedDirty && (record.lossy || lostPower) };
+}
+
+/** Fields that came later are not in older records. */
+function withDefaults(found: unknown): unknown {
+  if (typeof found !== 'object' || found === null) return found;
+  const record: Record<string, unknown> = { previousEngineId: '', ...found };
+  const { membership } = record;
+  if (typeof membership !== 'object' || membership === null) return record;
+  return { ...record, membership: { engineId: '', era: 0, ...membership } };
 }
 
 function isStoredReplica(value: unknown): value is StoredReplica {
   if (typeof value !== 'object' || value === null) return false;
   const record = value as Partial<Record<keyof StoredReplica, unknown>>;
   const names = [record.volume, record.replicaId];
-  const texts = [record.engineId, record.lastIncarnation, record.bootId];
+  const texts = [
+    ...[record.engineId, record.previousEngineId],
+    ...[record.lastIncarnation, record.bootId],
+  ];
   const flags = [record.lossy, record.closed, record.deleting];
   return (
     names.every((name) => typeof name === 'string' && isName(name)) &&
@@ -49,8 +74,10 @@ export function isVolumeSize(value: unknown): value is number {
 
 function isMembership(value: unknown): value is Membership {
   if (typeof value !== 'object' || value === null) return false;
-  const { epoch, generation, members } = value as Record<string, unknown>;
-  return isCount(epoch) && isCount(generation) && Array.isArray(members) && members.every(isMember);
+  const { epoch, generation, members, engineId, era } = value as Record<string, unknown>;
+  const counts = [epoch, generation, era].every(isCount);
+  const named = typeof engineId === 'string' && Array.isArray(members);
+  return counts && named && members.every(isMember);
 }
 
 function isMember(value: unknown): value is Member {

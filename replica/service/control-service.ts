@@ -1,16 +1,23 @@
 /** The control calls of a replica daemon (ReplicaControl in proto/replica.proto). Requests were
  *  checked in form before. */
 import assert from 'node:assert';
+import type { Clock } from '../../common/clock.js';
 import { StorageError } from '../../common/errors.js';
 import type { Logger } from '../../common/log.js';
 import { Semaphore } from '../../common/semaphore.js';
 import { BLOCK_SIZE, VOLUME_SIZE_MAX } from '../../common/units.js';
 import type {
+  CleanRegionReply,
+  CleanRegionRequest,
   CreateReplicaRequest,
   DeleteReplicaReply,
   DeleteReplicaRequest,
   IdentifyReply,
   IdentifyRequest,
+  ListExtentsReply,
+  ListExtentsRequest,
+  ListRegionsReply,
+  ListRegionsRequest,
   OpenReplicaReply,
   OpenReplicaRequest,
   ReplicaControlHandlers,
@@ -18,6 +25,7 @@ import type {
   SetMembershipReply,
   SetMembershipRequest,
 } from '../../proto/control.js';
+import type { ReplicaStore } from '../replica-store.js';
 import type { DaemonIdentity } from './daemon-identity.js';
 import type { DiskSet } from './disk-set.js';
 import type { ReplicaDirectory } from './replica-directory.js';
@@ -27,6 +35,9 @@ export interface ControlServiceOptions {
   readonly identity: DaemonIdentity;
   readonly disks: DiskSet;
   readonly replicas: ReplicaDirectory;
+  readonly clock: Clock;
+  /** when the daemon started, on `clock` */
+  readonly startedMs: number;
   readonly log: Logger;
 }
 
@@ -72,7 +83,7 @@ export class ControlService implements ReplicaControlHandlers {
   async createReplica(request: CreateReplicaRequest): Promise<ReplicaInfo> {
     checkSize(request.sizeBytes);
     return this.#inTurn(async () => {
-      const { disks, replicas, identity, log } = this.#options;
+      const { disks, replicas, clock, startedMs, log } = this.#options;
       const { volume, replicaId, sizeBytes } = request;
       const existing = replicas.ofVolume(volume)[0];
       if (existing !== undefined && !isSame(existing, request)) {
@@ -87,8 +98,7 @@ export class ControlService implements ReplicaControlHandlers {
       const summary = disk.replicas().find((replica) => replica.volume === volume);
       assert(summary !== undefined, `disk ${disk.id} lost replica ${replicaId} it just made`);
       if (existing === undefined) {
-        const { incarnation } = identity;
-        replicas.add(new ReplicaSession({ disk, summary, incarnation, log }));
+        replicas.add(new ReplicaSession({ disk, summary, clock, startedMs, log }));
         log.info({ volume, replica: replicaId, sizeBytes, disk: disk.id }, 'replica created');
       }
       return replicaInfo(disk.id, summary);
@@ -117,6 +127,30 @@ export class ControlService implements ReplicaControlHandlers {
       replicas.remove(session);
       return {};
     });
+  }
+
+  async listRegions(request: ListRegionsRequest): Promise<ListRegionsReply> {
+    const { firstRegion, count } = request;
+    return { regions: await this.#call(request, (store) => store.regions(firstRegion, count)) };
+  }
+
+  async listExtents(request: ListExtentsRequest): Promise<ListExtentsReply> {
+    return { extents: await this.#call(request, (store) => store.extents(request.region)) };
+  }
+
+  async cleanRegion(request: CleanRegionRequest): Promise<CleanRegionReply> {
+    const { region, tag, extentTags } = request;
+    await this.#call(request, (store) => store.cleanAs(region, tag, extentTags));
+    return {};
+  }
+
+  async #call<T>(
+    subject: { readonly volume: string; readonly replicaId: string; readonly epoch: number },
+    work: (store: ReplicaStore) => T | Promise<T>,
+  ): Promise<T> {
+    this.#checkRunning();
+    const { volume, replicaId, epoch } = subject;
+    return this.#options.replicas.get(volume, replicaId).call(epoch, work);
   }
 
   async #inTurn<T>(work: () => Promise<T>): Promise<T> {

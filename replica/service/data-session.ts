@@ -39,6 +39,8 @@ import type { ServiceMetrics } from './service-metrics.js';
 /** What an attached stream works on. */
 export interface Attachment {
   readonly store: ReplicaStore;
+  /** P7: of the replica as it is loaded now */
+  readonly incarnation: string;
   readonly window: InFlightWindow;
   readonly epoch: number;
 }
@@ -51,7 +53,6 @@ export interface DataSessionOptions {
   readonly attach: AttachStream;
   /** Called once, when the session is closed and nothing of it runs any more. */
   readonly onEnd: (session: DataSession) => void;
-  readonly incarnation: string;
   readonly windowBytes: number;
   readonly windowRequests: number;
   /** admission in bytes, shared by all streams of the daemon */
@@ -83,7 +84,8 @@ export class DataSession implements MessageStreamHandlers, IoBatchVisitor {
   #context: RequestContext | undefined;
   #window: InFlightWindow | undefined;
   #message: IncomingMessage | undefined;
-  #arrivedMs = 0;
+  #arrivedMs: number;
+  #sentMs = 0;
   /** received and not answered */
   #requests = 0;
   #payloadBytes = 0;
@@ -98,10 +100,14 @@ export class DataSession implements MessageStreamHandlers, IoBatchVisitor {
   constructor(options: DataSessionOptions) {
     this.#options = options;
     this.#stream = options.stream;
+    this.#arrivedMs = options.clock.nowMs();
     this.#replies = new ReplyBatcher({
       stream: options.stream,
       onFull: () => this.#pause(PAUSED_FOR_REPLIES),
-      onBatch: (replies) => options.metrics.batched(replies),
+      onBatch: (replies) => {
+        this.#sentMs = options.clock.nowMs();
+        options.metrics.batched(replies);
+      },
     });
     this.#helloTimer = options.clock.after(
       options.helloMs ?? HELLO_MS,
@@ -116,6 +122,11 @@ export class DataSession implements MessageStreamHandlers, IoBatchVisitor {
 
   get closed(): boolean {
     return this.#state === 'closed';
+  }
+
+  /** When a message was last received or sent, on the session's clock. */
+  get lastActiveMs(): number {
+    return Math.max(this.#arrivedMs, this.#sentMs);
   }
 
   /** Requests in the store. */
@@ -223,7 +234,9 @@ export class DataSession implements MessageStreamHandlers, IoBatchVisitor {
     this.#window = attachment.window;
     this.#context = this.#createContext(attachment);
     this.#state = 'serving';
-    const { incarnation, windowBytes, windowRequests } = this.#options;
+    const { incarnation } = attachment;
+    const { windowBytes, windowRequests } = this.#options;
+    this.#sentMs = this.#options.clock.nowMs();
     const reply = { protocolVersion: PROTOCOL_VERSION, incarnation, windowBytes, windowRequests };
     this.#stream.send(encodeIoHelloReply(reply));
     this.#options.log.info(

@@ -128,6 +128,11 @@ export class ReplicaSessionState {
     }
   }
 
+  /** Decides on a control call of the opened tenure. @throws StorageError STALE_EPOCH (R5) */
+  admitCall(epoch: number): void {
+    if (this.#opened?.epoch !== epoch) throw this.#stale(`call with epoch ${epoch}`);
+  }
+
   /** Decides on a membership record sent by an engine. `same`: already stored, nothing to do.
    *  @param equalContent whether `next` names the same members as `stored`
    *  @throws StorageError STALE_EPOCH (not of the opened tenure) | CONFLICT (older, or another

@@ -9,6 +9,7 @@
  * - When `open` of a higher epoch answers, nothing of an older one is queued or running (P4).
  */
 import assert from 'node:assert';
+import type { Clock } from '../../common/clock.js';
 import { StorageError } from '../../common/errors.js';
 import type { Logger } from '../../common/log.js';
 import { Semaphore } from '../../common/semaphore.js';
@@ -20,6 +21,7 @@ import type {
 } from '../../proto/control.js';
 import type { IoHello } from '../../proto/io-codec.js';
 import type { Disk, ReplicaHandle, ReplicaSummary } from '../disk/disk.js';
+import type { ReplicaStore } from '../replica-store.js';
 import type { Attachment, DataSession } from './data-session.js';
 import { InFlightWindow } from './in-flight-window.js';
 import { ReplicaSessionState } from './replica-session-state.js';
@@ -28,7 +30,9 @@ export interface ReplicaSessionOptions {
   readonly disk: Disk;
   /** as the disk knew it when the daemon started, or when it was created */
   readonly summary: ReplicaSummary;
-  readonly incarnation: string;
+  readonly clock: Clock;
+  /** when the daemon started, on `clock` */
+  readonly startedMs: number;
   readonly log: Logger;
 }
 
@@ -40,7 +44,7 @@ export class ReplicaSession {
   readonly replicaId: string;
   readonly sizeBytes: number;
   readonly disk: Disk;
-  readonly #incarnation: string;
+  readonly #clock: Clock;
   readonly #log: Logger;
   readonly #state: ReplicaSessionState;
   readonly #window: InFlightWindow;
@@ -51,6 +55,12 @@ export class ReplicaSession {
   #attached: DataSession | undefined;
   /** with something left in the store, or attached */
   readonly #streams = new Set<DataSession>();
+  /** epoch whose streams were let in last; ids in the window are of this one */
+  #streamsEpoch: number;
+  /** when a stream of that epoch was last active, as far as it is detached */
+  #activeMs: number;
+  /** when a stream of an older one was, or the daemon started */
+  #olderActiveMs: number;
   #gone: StorageError | undefined;
 
   constructor(options: ReplicaSessionOptions) {
@@ -59,7 +69,10 @@ export class ReplicaSession {
     this.replicaId = summary.replicaId;
     this.sizeBytes = summary.sizeBytes;
     this.disk = options.disk;
-    this.#incarnation = options.incarnation;
+    this.#clock = options.clock;
+    this.#streamsEpoch = summary.epoch;
+    this.#activeMs = options.startedMs;
+    this.#olderActiveMs = options.startedMs;
     this.#log = options.log.child({ volume: summary.volume, replica: summary.replicaId });
     this.#state = new ReplicaSessionState(summary.volume, summary.replicaId, {
       epoch: summary.epoch,
@@ -94,7 +107,7 @@ export class ReplicaSession {
       await this.#fence(new StorageError('STALE_EPOCH', text));
       const handle = await this.#load(failed !== undefined);
       await handle.setEpoch(tenure.epoch, tenure.engineId);
-      if (tenure.epoch > epochBefore) this.#window.beginEpoch();
+      if (tenure.epoch > this.#streamsEpoch) this.#beginEpoch(tenure.epoch);
       this.#state.persisted(tenure);
       this.#log.info({ ...tenure, epochBefore, failedBefore: failed }, 'replica opened');
       return this.#openReply(handle);
@@ -116,14 +129,17 @@ export class ReplicaSession {
     }
     // The tenure may have ended during the wait.
     this.#state.admitHello(hello);
-    const store = this.#handle?.store;
-    assert(store !== undefined, 'an opened replica is loaded');
-    return { store, window: this.#window, epoch: hello.epoch };
+    const handle = this.#handle;
+    assert(handle !== undefined, 'an opened replica is loaded');
+    const { store, incarnation } = handle;
+    return { store, incarnation, window: this.#window, epoch: hello.epoch };
   }
 
   /** The stream is closed and has nothing left in the store. */
   detach(session: DataSession): void {
-    this.#streams.delete(session);
+    if (this.#streams.delete(session)) {
+      this.#activeMs = Math.max(this.#activeMs, session.lastActiveMs);
+    }
     if (this.#attached === session) this.#attached = undefined;
   }
 
@@ -134,7 +150,7 @@ export class ReplicaSession {
   setMembership(next: Membership): Promise<void> {
     return this.#inTurn(async () => {
       const stored = this.#handle?.membership;
-      const equal = stored !== undefined && sameMembers(stored, next);
+      const equal = stored !== undefined && sameContent(stored, next);
       const step = this.#state.admitRecord(stored, next, equal);
       if (step === 'store') {
         assert(this.#handle !== undefined, 'an opened replica is loaded');
@@ -144,6 +160,16 @@ export class ReplicaSession {
       }
       // A fence cannot have come between: it waits for its turn.
       this.#window.forgetInherited();
+    });
+  }
+
+  /** Runs a call of the opened tenure on the store. A higher epoch is not opened meanwhile (P4).
+   *  @throws StorageError STALE_EPOCH (R5) | what `work` throws */
+  call<T>(epoch: number, work: (store: ReplicaStore) => T | Promise<T>): Promise<T> {
+    return this.#inTurn(async () => {
+      this.#state.admitCall(epoch);
+      assert(this.#handle !== undefined, 'an opened replica is loaded');
+      return await work(this.#handle.store);
     });
   }
 
@@ -184,21 +210,28 @@ export class ReplicaSession {
   }
 
   #openReply(handle: ReplicaHandle): OpenReplicaReply {
-    const { store, lossy, restartedDirty, record } = handle;
+    const { store, lossy, restartedDirty, incarnation, record } = handle;
     const dirtyRegions = store.dirtyRegions();
     return {
       info: replicaInfo(this.disk.id, {
         ...record,
+        ...{ incarnation, restartedDirty },
         allocatedBytes: store.allocatedBytes,
         dirtyRegions: dirtyRegions.length,
         failedReason: store.failedReason,
       }),
-      incarnation: this.#incarnation,
-      lossy,
-      restartedDirty,
-      dirtyRegions,
+      ...{ incarnation, lossy, restartedDirty, dirtyRegions },
       window: this.#window.ranges(),
+      silentMs: Math.max(0, this.#clock.nowMs() - this.#olderActiveMs),
+      previousEngineId: record.previousEngineId,
     };
+  }
+
+  /** Streams of older epochs have drained; those of this one are not yet let in. */
+  #beginEpoch(epoch: number): void {
+    this.#window.beginEpoch();
+    this.#streamsEpoch = epoch;
+    this.#olderActiveMs = this.#activeMs;
   }
 
   async #inTurn<T>(work: () => Promise<T>): Promise<T> {
@@ -237,11 +270,17 @@ export function replicaInfo(diskId: string, summary: ReplicaSummary): ReplicaInf
     dirtyRegions: summary.dirtyRegions,
     failed: summary.failedReason !== undefined,
     failedReason: summary.failedReason ?? '',
+    lossy: summary.lossy,
+    restartedDirty: summary.restartedDirty,
+    incarnation: summary.incarnation,
   };
 }
 
-function sameMembers(a: Membership, b: Membership): boolean {
+/** Addresses are hints and do not count. */
+function sameContent(a: Membership, b: Membership): boolean {
   return (
+    a.engineId === b.engineId &&
+    a.era === b.era &&
     a.members.length === b.members.length &&
     a.members.every((member, i) => {
       const other = b.members[i];

@@ -21,12 +21,15 @@ const OP_NAMES: readonly ServiceOp[] = [
   'write_zeroes',
   'map',
   'clean',
+  'other',
+  'replace',
+  'hash',
 ];
 
 /** Flags that each operation takes, by op number; an operation without an entry is not known. */
 const FLAGS_OF: ReadonlyArray<number | undefined> = [
   undefined,
-  IO_FLAG.RAW, // READ
+  IO_FLAG.RAW | IO_FLAG.SPARSE, // READ
   IO_FLAG.FUA, // WRITE
   0, // FLUSH
   IO_FLAG.FUA, // TRIM
@@ -34,6 +37,8 @@ const FLAGS_OF: ReadonlyArray<number | undefined> = [
   0, // MAP
   0, // CLEAN
   0, // PING
+  0, // REPLACE
+  IO_FLAG.RAW, // HASH
 ];
 
 /** Label of an operation; `other` for ping and for what this version does not know. */

@@ -9,9 +9,11 @@
 import assert from 'node:assert';
 import type { AlignedBuffer } from '../../common/block-device.js';
 import { type StorageError, toStorageError } from '../../common/errors.js';
+import { BLOCK_SIZE } from '../../common/units.js';
 import { IO_FLAG, IO_OP, type IoRequestView } from '../../proto/io-codec.js';
 import type { IncomingMessage } from '../../proto/message-stream.js';
-import type { MapRun, StoredRead } from '../replica-store.js';
+import type { BlockHashes, MapRun, SparseRead, StoredRead } from '../replica-store.js';
+import { takeReplacement } from './replace-payload.js';
 import { checkRequest, MAP_RUNS_MAX, opName, regionOf } from './request-check.js';
 import type { RequestContext } from './request-context.js';
 import { takePayload } from './write-payload.js';
@@ -35,7 +37,8 @@ export class RunningRequest implements IoRequestView {
   #units = 0;
   #data: AlignedBuffer | undefined;
   // Bound once: handed to promises and to the reply encoder for every request this object carries.
-  readonly #onRead = (read: StoredRead): void => this.#answerRead(read);
+  readonly #onRead = (read: StoredRead | SparseRead): void => this.#answerRead(read);
+  readonly #onHash = (found: BlockHashes): void => this.#answerHash(found);
   readonly #onMap = (runs: MapRun[]): void => this.#answerMap(runs);
   readonly #onChanged = (): void => this.#afterChange();
   readonly #onDone = (): void => this.#succeed();
@@ -69,8 +72,12 @@ export class RunningRequest implements IoRequestView {
    *  the largest I/O. */
   get memoryBytes(): number {
     if (this.op === IO_OP.WRITE) return this.payloadBytes;
-    if (this.op !== IO_OP.READ) return 0;
-    return Math.min(this.lengthBytes, this.#context.readBytesMax);
+    // The blocks of a replace are spread over its range, those of a hash are read.
+    const ranged =
+      this.op === IO_OP.READ ||
+      this.op === IO_OP.HASH ||
+      (this.op === IO_OP.REPLACE && this.payloadBytes > 0);
+    return ranged ? Math.min(this.lengthBytes, this.#context.readBytesMax) : 0;
   }
 
   /** Runs the request; `units` were taken from the context's admission and are given back by this
@@ -104,6 +111,12 @@ export class RunningRequest implements IoRequestView {
         store.write(offsetBytes, data, sums).then(this.#onChanged, this.#onFailed);
         return;
       }
+      case IO_OP.REPLACE:
+        this.#replace(message);
+        return;
+      case IO_OP.HASH:
+        store.hash(offsetBytes, lengthBytes, this.#raw).then(this.#onHash, this.#onFailed);
+        return;
       case IO_OP.FLUSH:
         store.flush().then(this.#onDone, this.#onFailed);
         return;
@@ -135,8 +148,29 @@ export class RunningRequest implements IoRequestView {
 
   #read(): void {
     const { store } = this.#context;
-    const options = (this.flags & IO_FLAG.RAW) !== 0 ? RAW : undefined;
-    store.read(this.offsetBytes, this.lengthBytes, options).then(this.#onRead, this.#onFailed);
+    const { offsetBytes, lengthBytes } = this;
+    if ((this.flags & IO_FLAG.SPARSE) !== 0) {
+      store.readSparse(offsetBytes, lengthBytes, this.#raw).then(this.#onRead, this.#onFailed);
+    } else {
+      store.read(offsetBytes, lengthBytes, this.#raw).then(this.#onRead, this.#onFailed);
+    }
+  }
+
+  get #raw(): { readonly raw: true } | undefined {
+    return (this.flags & IO_FLAG.RAW) !== 0 ? RAW : undefined;
+  }
+
+  #replace(message: IncomingMessage): void {
+    const { store, window, pool } = this.#context;
+    const { id, offsetBytes, lengthBytes } = this;
+    const place = {
+      ...{ payloadStart: this.payloadStart, payloadEnd: this.payloadEnd },
+      ...{ checksumsStart: this.checksumsStart, checksumsEnd: this.checksumsEnd },
+      blocks: lengthBytes / BLOCK_SIZE,
+    };
+    const replacement = takeReplacement(message, place, pool);
+    window.note(id, offsetBytes, lengthBytes);
+    store.replace(offsetBytes, lengthBytes, replacement).then(this.#onDone, this.#onFailed);
   }
 
   /** D2: a FUA change is answered after a flush that began after the change was done. */
@@ -148,8 +182,10 @@ export class RunningRequest implements IoRequestView {
     }
   }
 
-  #answerRead(read: StoredRead): void {
-    this.#context.metrics.moved('read', this.lengthBytes);
+  #answerRead(read: StoredRead | SparseRead): void {
+    const sparse = (this.flags & IO_FLAG.SPARSE) !== 0;
+    const moved = sparse ? (read.data?.bytes.length ?? 0) : this.lengthBytes;
+    this.#context.metrics.moved('read', moved);
     this.#data = read.data;
     this.#finish();
     this.#context.replies.data(this.id, read.checksums, read.data?.bytes, this.#onSent);
@@ -165,8 +201,13 @@ export class RunningRequest implements IoRequestView {
     this.#context.replies.data(this.id, NO_BYTES, payload, this.#onSent);
   }
 
+  #answerHash({ bitmaps, hashes }: BlockHashes): void {
+    this.#finish();
+    this.#context.replies.data(this.id, bitmaps, hashes, this.#onSent);
+  }
+
   #succeed(): void {
-    if (this.op === IO_OP.WRITE) this.#context.metrics.moved('write', this.lengthBytes);
+    if (this.payloadBytes > 0) this.#context.metrics.moved('write', this.payloadBytes);
     this.#finish();
     this.#context.replies.succeed(this.id);
     this.#release();

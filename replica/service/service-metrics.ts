@@ -17,6 +17,8 @@ export const SERVICE_OPS = [
   'write_zeroes',
   'map',
   'clean',
+  'replace',
+  'hash',
   'other',
 ] as const;
 export type ServiceOp = (typeof SERVICE_OPS)[number];

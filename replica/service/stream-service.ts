@@ -18,7 +18,6 @@ export const WINDOW_REQUESTS = 4096;
 
 export interface StreamServiceOptions {
   readonly replicas: ReplicaDirectory;
-  readonly incarnation: string;
   readonly memory: Semaphore;
   readonly pool: BufferPool;
   readonly metrics: ServiceMetrics;
@@ -46,12 +45,11 @@ export class StreamService {
 
   /** For `listenTransport`: the handlers of a new stream. A stream too many is closed at once. */
   accept(stream: MessageStream): MessageStreamHandlers {
-    const { incarnation, memory, pool, metrics, clock, log } = this.#options;
+    const { memory, pool, metrics, clock, log } = this.#options;
     const session = new DataSession({
       stream,
       attach: (attaching, hello) => this.#attach(attaching, hello),
       onEnd: (ended) => this.#end(ended),
-      incarnation,
       windowBytes: this.#options.windowBytes ?? WINDOW_BYTES,
       windowRequests: this.#options.windowRequests ?? WINDOW_REQUESTS,
       memory,

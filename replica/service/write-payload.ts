@@ -16,6 +16,8 @@ export interface PayloadPlace {
   readonly payloadStart: number;
   readonly payloadEnd: number;
   readonly checksumsStart: number;
+  /** index of the first block in the request, for errors; default 0 */
+  readonly firstBlock?: number;
 }
 
 /** crc32c of the blocks of the largest write, while it is being copied; used within one call. */
@@ -38,7 +40,7 @@ export function takePayload(
       message.bytes,
       place.checksumsStart,
     );
-    if (bad >= 0) throw corrupt(bad);
+    if (bad >= 0) throw corruptPayload(bad + (place.firstBlock ?? 0));
     message.retain();
     return new MessageView(message, place.payloadStart, place.payloadEnd);
   }
@@ -50,7 +52,7 @@ export function takePayload(
   for (let at = 0; at < sumBytes; at += 4) {
     if (computed.readUInt32LE(at) !== message.bytes.readUInt32LE(place.checksumsStart + at)) {
       buffer.release();
-      throw corrupt(at / 4);
+      throw corruptPayload(at / 4 + (place.firstBlock ?? 0));
     }
   }
   return buffer;
@@ -71,7 +73,8 @@ class MessageView implements AlignedBuffer {
   }
 }
 
-function corrupt(badBlock: number): StorageError {
+/** @param badBlock  index in the request */
+export function corruptPayload(badBlock: number): StorageError {
   return new StorageError(
     'CORRUPT_MESSAGE',
     `block ${badBlock} of the payload does not match its checksum: changed on the way here`,

@@ -3,7 +3,8 @@
  * tags do not know.
  *
  * Decisions and bookkeeping only; the store makes marks durable. Per region: clean, marking (a
- * synced batch that records the mark is under way), dirty, cleaning (no write may start). `written`
+ * synced batch that records the mark is under way), dirty, cleaning (no write may start; also of a
+ * region without a mark, which takes over tags). `written`
  * are extents touched since the mark, which a clean must name anew; `unproven` are extents whose
  * stored checksums prove nothing because the daemon restarted.
  */
@@ -28,6 +29,8 @@ export class DirtyRegions {
   readonly #unproven: Uint32Array;
   /** resolves when a region leaves marking or cleaning */
   readonly #changes = new Map<number, Promise<void>>();
+  /** in cleaning without a mark */
+  readonly #unmarked = new Set<number>();
   /** dirty since before this start of the daemon */
   readonly #inherited = new Set<number>();
   #dirtyCount = 0;
@@ -69,9 +72,14 @@ export class DirtyRegions {
   numbers(): number[] {
     const numbers: number[] = [];
     for (let region = 0; region < this.count; region += 1) {
-      if (this.state[region] !== REGION_CLEAN) numbers.push(region);
+      if (this.isMarked(region)) numbers.push(region);
     }
     return numbers;
+  }
+
+  /** Whether the region has a mark that is or may be durable. */
+  isMarked(region: number): boolean {
+    return this.state[region] !== REGION_CLEAN && !this.#unmarked.has(region);
   }
 
   /** What to wait for before the state is looked at again. */
@@ -93,7 +101,9 @@ export class DirtyRegions {
   }
 
   beginClean(region: number, done: Promise<void>): void {
-    assert(this.state[region] === REGION_DIRTY && this.inFlight[region] === 0);
+    const state = this.state[region];
+    assert((state === REGION_DIRTY || state === REGION_CLEAN) && this.inFlight[region] === 0);
+    if (state === REGION_CLEAN) this.#unmarked.add(region);
     this.state[region] = REGION_CLEANING;
     this.#changes.set(region, done);
   }
@@ -102,6 +112,10 @@ export class DirtyRegions {
   endClean(region: number, cleaned: boolean): void {
     assert(this.state[region] === REGION_CLEANING);
     this.#changes.delete(region);
+    if (this.#unmarked.delete(region)) {
+      this.state[region] = REGION_CLEAN;
+      return;
+    }
     this.state[region] = cleaned ? REGION_CLEAN : REGION_DIRTY;
     if (!cleaned) return;
     this.#dirtyCount -= 1;

@@ -6,9 +6,10 @@
  * blocks: a write that died before its present bit was stored may have left bytes there; they are
  * zeroed, so that they never come back as the content of a later write.
  */
+
+import { bitIsSet } from '../../common/bitmap.js';
 import { BLOCK_SIZE, BLOCKS_PER_EXTENT, KIB } from '../../common/units.js';
 import { crc32cBlocks, ZERO_BLOCK_CRC } from '../../native/index.js';
-import { bitIsSet } from './block-bitmap.js';
 import { CHECKSUMS_AT, PRESENT_AT, SLOT_BYTES } from './extent-record.js';
 import type { StoreContext } from './store-context.js';
 

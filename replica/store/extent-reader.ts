@@ -1,34 +1,26 @@
 /** Reads and allocation runs of one replica. Absent blocks are zeroes by their record, whatever the
  *  device holds there. */
-import type { AlignedBuffer } from '../../common/block-device.js';
-import { StorageError } from '../../common/errors.js';
+
+import { allSet, bitIsSet, runEnd } from '../../common/bitmap.js';
 import { BLOCK_SIZE, BLOCKS_PER_EXTENT, EXTENT_SIZE } from '../../common/units.js';
-import { crc32cBlocks, crc32cVerify, ZERO_BLOCK_CRC } from '../../native/index.js';
+import { crc32cBlocks, crc32cVerify } from '../../native/index.js';
 import type { MapRun, StoredRead } from '../replica-store.js';
-import { allSet, bitIsSet, forEachRun, runEnd } from './block-bitmap.js';
 import { SLOT_UNPROVEN } from './extent-cache.js';
+import { type Piece, presentRuns, spansOf } from './extent-pieces.js';
 import { CHECKSUMS_AT, PHYSICAL_AT, PRESENT_AT, SLOT_BYTES } from './extent-record.js';
 import type { ExtentRecords } from './extent-records.js';
+import type { BlockRange, PieceReader } from './piece-reader.js';
 import type { StoreContext } from './store-context.js';
-
-/** The part of a read that lies in one extent. */
-interface Piece {
-  readonly extent: number;
-  /** first block in the extent, and in the request */
-  readonly first: number;
-  readonly at: number;
-  readonly count: number;
-  /** pinned; undefined: all absent */
-  slot: number | undefined;
-}
 
 export class ExtentReader {
   readonly #context: StoreContext;
   readonly #records: ExtentRecords;
+  readonly #pieces: PieceReader;
 
-  constructor(context: StoreContext, records: ExtentRecords) {
+  constructor(context: StoreContext, records: ExtentRecords, pieces: PieceReader) {
     this.#context = context;
     this.#records = records;
+    this.#pieces = pieces;
   }
 
   /** @see ReplicaStore.read; the range was checked */
@@ -44,7 +36,7 @@ export class ExtentReader {
         return this.#readPresent({ extent, slot, first, count }, offsetBytes);
       }
     }
-    return this.#readLong(offsetBytes, count, raw);
+    return this.#readLong({ offsetBytes, blocks: count, raw });
   }
 
   /** @see ReplicaStore.map */
@@ -134,7 +126,7 @@ export class ExtentReader {
         }
         // Once more the long way: it may have met a write, or the block is bad.
         data.release();
-        return this.#readLong(offsetBytes, count, false);
+        return this.#readLong({ offsetBytes, blocks: count, raw: false });
       },
       (error: unknown) => {
         end();
@@ -144,56 +136,40 @@ export class ExtentReader {
     );
   }
 
-  async #readLong(offsetBytes: number, blocks: number, raw: boolean): Promise<StoredRead> {
-    const context = this.#context;
-    context.enter();
-    const pieces = piecesOf(offsetBytes, blocks);
-    try {
-      for (const piece of pieces) {
-        piece.slot = await this.#records.acquire(piece.extent, { create: false, prove: !raw });
-      }
-      let result = await this.#attempt(pieces, blocks, raw);
-      if (typeof result === 'number') {
-        await this.#untilIdle(pieces);
-        result = await this.#attempt(pieces, blocks, raw);
-      }
-      if (typeof result === 'number') throw this.#corrupt(offsetBytes, result);
-      const { counters } = context.disk;
-      counters.reads += 1;
-      counters.bytesRead += blocks * BLOCK_SIZE;
-      return result;
-    } finally {
-      for (const { slot } of pieces) if (slot !== undefined) context.disk.cache.unpin(slot);
-      context.leave();
-    }
+  async #readLong(range: BlockRange): Promise<StoredRead> {
+    const { offsetBytes, blocks } = range;
+    const result = await this.#pieces.run(range, async (pieces) => {
+      const found = await this.#attempt(pieces, range);
+      return { result: found, bad: typeof found === 'number' };
+    });
+    if (typeof result === 'number') throw this.#pieces.corrupt(offsetBytes, result);
+    const { counters } = this.#context.disk;
+    counters.reads += 1;
+    counters.bytesRead += blocks * BLOCK_SIZE;
+    return result;
   }
 
   /** What was read, or the first block that is not what its checksum says. */
   async #attempt(
     pieces: readonly Piece[],
-    blocks: number,
-    raw: boolean,
+    { blocks, raw }: BlockRange,
   ): Promise<StoredRead | number> {
-    const checksums = Buffer.allocUnsafe(4 * blocks);
-    for (let n = 0; n < blocks; n += 1) checksums.writeUInt32LE(ZERO_BLOCK_CRC, 4 * n);
-    const { cache, pool } = this.#context.disk;
-    const runs = this.#presentRuns(pieces);
-    if (runs.length === 0) return { data: undefined, checksums };
-    for (const { slot, first, at, count } of pieces) {
-      if (slot === undefined) continue;
-      const base = slot * SLOT_BYTES;
-      const range = { first, count, value: true };
-      forEachRun(cache.slab, base + PRESENT_AT, range, (run, length) => {
-        const from = base + CHECKSUMS_AT + 4 * run;
-        cache.slab.copy(checksums, 4 * (at + run - first), from, from + 4 * length);
-      });
-    }
-    const data = pool.acquire(blocks * BLOCK_SIZE);
+    const checksums = this.#pieces.storedChecksums(pieces, blocks);
+    const spans = spansOf(presentRuns(this.#context, pieces));
+    if (spans.length === 0) return { data: undefined, checksums };
+    const data = this.#context.disk.pool.acquire(blocks * BLOCK_SIZE);
+    const { bytes } = data;
     try {
-      await this.#fillFrom(runs, data);
-      if (raw) crc32cBlocks(data.bytes, 0, data.bytes.length, checksums, 0);
+      let filled = 0;
+      for (const { at, count } of spans) {
+        bytes.fill(0, filled * BLOCK_SIZE, at * BLOCK_SIZE);
+        filled = at + count;
+      }
+      bytes.fill(0, filled * BLOCK_SIZE);
+      await this.#pieces.readSpans(spans, bytes);
+      if (raw) crc32cBlocks(bytes, 0, bytes.length, checksums, 0);
       else {
-        const bad = crc32cVerify(data.bytes, 0, data.bytes.length, checksums, 0);
+        const bad = crc32cVerify(bytes, 0, bytes.length, checksums, 0);
         if (bad !== -1) {
           data.release();
           return bad;
@@ -205,85 +181,4 @@ export class ExtentReader {
       throw error;
     }
   }
-
-  /** Present blocks by their place on the device: runs that follow each other there and in the
-   *  request are one. */
-  #presentRuns(pieces: readonly Piece[]): Array<{ at: number; count: number; place: number }> {
-    const { cache } = this.#context.disk;
-    const runs: Array<{ at: number; count: number; place: number }> = [];
-    for (const { slot, first, at, count } of pieces) {
-      if (slot === undefined) continue;
-      const physical = this.#records.physicalOf(slot);
-      const range = { first, count, value: true };
-      forEachRun(cache.slab, slot * SLOT_BYTES + PRESENT_AT, range, (run, length) => {
-        const place = this.#context.deviceOffset(physical, run);
-        const last = runs.at(-1);
-        const follows =
-          last !== undefined &&
-          last.at + last.count === at + run - first &&
-          last.place + last.count * BLOCK_SIZE === place;
-        if (last !== undefined && follows) last.count += length;
-        else runs.push({ at: at + run - first, count: length, place });
-      });
-    }
-    return runs;
-  }
-
-  /** Reads the runs and zeroes what is between them. All reads have settled when it returns or
-   *  throws. */
-  async #fillFrom(
-    runs: ReadonlyArray<{ at: number; count: number; place: number }>,
-    data: AlignedBuffer,
-  ): Promise<void> {
-    const { device, counters } = this.#context.disk;
-    let filled = 0;
-    const reads: Array<Promise<void>> = [];
-    for (const { at, count, place } of runs) {
-      data.bytes.fill(0, filled * BLOCK_SIZE, at * BLOCK_SIZE);
-      filled = at + count;
-      counters.deviceReads += 1;
-      reads.push(device.read(place, data.bytes.subarray(at * BLOCK_SIZE, filled * BLOCK_SIZE)));
-    }
-    data.bytes.fill(0, filled * BLOCK_SIZE);
-    for (const outcome of await Promise.allSettled(reads)) {
-      if (outcome.status === 'rejected') throw outcome.reason;
-    }
-  }
-
-  async #untilIdle(pieces: readonly Piece[]): Promise<void> {
-    for (const { slot, first, count } of pieces) {
-      if (slot === undefined) continue;
-      while (this.#records.isBusy(slot, first, count)) await this.#records.whenLessBusy(slot);
-    }
-  }
-
-  #corrupt(offsetBytes: number, badBlock: number): StorageError {
-    const { volume, replicaId } = this.#context.identity;
-    this.#context.disk.counters.corruptBlocks += 1;
-    const at = offsetBytes + badBlock * BLOCK_SIZE;
-    return new StorageError(
-      'CORRUPT_BLOCK',
-      `block at ${at} of volume ${volume} is not as written`,
-      {
-        volume,
-        replica: replicaId,
-        offsetBytes: at,
-        lengthBytes: BLOCK_SIZE,
-        badBlock,
-      },
-    );
-  }
-}
-
-function piecesOf(offsetBytes: number, blocks: number): Piece[] {
-  const pieces: Piece[] = [];
-  for (let at = 0; at < blocks; ) {
-    const block = offsetBytes / BLOCK_SIZE + at;
-    const extent = Math.floor(block / BLOCKS_PER_EXTENT);
-    const first = block - extent * BLOCKS_PER_EXTENT;
-    const count = Math.min(blocks - at, BLOCKS_PER_EXTENT - first);
-    pieces.push({ extent, first, at, count, slot: undefined });
-    at += count;
-  }
-  return pieces;
 }

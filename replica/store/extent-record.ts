@@ -9,6 +9,7 @@
  */
 import assert from 'node:assert';
 import { BLOCKS_PER_EXTENT } from '../../common/units.js';
+import type { Tag } from '../../proto/control.js';
 import { SEAL_BYTES } from './sealed-value.js';
 
 export const EXTENT_FORMAT = 1;
@@ -33,20 +34,15 @@ assert(BUSY_AT + BITMAP_BYTES <= SLOT_BYTES);
 /** "No physical extent". */
 export const PHYSICAL_NONE = 0xffffffff;
 
-/** Name of a cleaned extent's content; {0, 0}: none. */
-export interface ExtentTag {
-  readonly epoch: number;
-  readonly counter: number;
-}
-
-export function readTag(record: Buffer, base: number): ExtentTag {
+/** Name of the content when the extent was cleaned last; {0, 0}: none. */
+export function readTag(record: Buffer, base: number): Tag {
   return {
     epoch: readU64(record, base + TAG_EPOCH_AT),
     counter: readU64(record, base + TAG_COUNTER_AT),
   };
 }
 
-export function writeTag(record: Buffer, base: number, tag: ExtentTag): void {
+export function writeTag(record: Buffer, base: number, tag: Tag): void {
   writeU64(record, base + TAG_EPOCH_AT, tag.epoch);
   writeU64(record, base + TAG_COUNTER_AT, tag.counter);
 }

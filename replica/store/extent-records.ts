@@ -10,9 +10,9 @@
  *   checksums were recomputed from the device, once, except for raw reads (SLOT_UNPROVEN).
  */
 import assert from 'node:assert';
+import { anySet, clearBits, setBits } from '../../common/bitmap.js';
 import { StorageError } from '../../common/errors.js';
 import { BLOCKS_PER_EXTENT } from '../../common/units.js';
-import { anySet, clearBits, setBits } from './block-bitmap.js';
 import {
   SLOT_DIRTY,
   SLOT_QUEUED,

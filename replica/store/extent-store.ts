@@ -9,13 +9,27 @@ import {
   VOLUME_SIZE_MAX,
   WIRE_IO_BYTES_MAX,
 } from '../../common/units.js';
-import type { MapRun, ReplicaStore, StoredRead } from '../replica-store.js';
+import type { ExtentInfo, ExtentTag, RegionInfo, Tag } from '../../proto/control.js';
+import type {
+  BlockHashes,
+  MapRun,
+  Replacement,
+  ReplicaStore,
+  SparseRead,
+  StoredRead,
+} from '../replica-store.js';
+import { ExtentHasher } from './extent-hasher.js';
 import { ExtentReader } from './extent-reader.js';
 import { ExtentRecords } from './extent-records.js';
+import { checkReplacement, ExtentReplacer } from './extent-replacer.js';
 import { ExtentTrimmer } from './extent-trimmer.js';
 import { ExtentWriter } from './extent-writer.js';
 import type { BatchBuilder } from './metadata-writer.js';
+import { PieceReader } from './piece-reader.js';
 import { RegionCleaner } from './region-cleaner.js';
+import { RegionLister } from './region-lister.js';
+import { isNoTag } from './region-tags.js';
+import { SparseReader } from './sparse-reader.js';
 import type { StoreContext } from './store-context.js';
 
 export class ExtentStore implements ReplicaStore {
@@ -25,9 +39,13 @@ export class ExtentStore implements ReplicaStore {
   readonly #context: StoreContext;
   readonly #records: ExtentRecords;
   readonly #reader: ExtentReader;
+  readonly #sparse: SparseReader;
+  readonly #hasher: ExtentHasher;
   readonly #writer: ExtentWriter;
   readonly #trimmer: ExtentTrimmer;
+  readonly #replacer: ExtentReplacer;
   readonly #cleaner: RegionCleaner;
+  readonly #lister: RegionLister;
 
   /** @param inheritedCleaned  see RegionCleaner */
   constructor(
@@ -39,10 +57,15 @@ export class ExtentStore implements ReplicaStore {
     this.sizeBytes = context.identity.sizeBytes;
     this.#context = context;
     this.#records = new ExtentRecords(context);
-    this.#reader = new ExtentReader(context, this.#records);
+    const pieces = new PieceReader(context, this.#records);
+    this.#reader = new ExtentReader(context, this.#records, pieces);
+    this.#sparse = new SparseReader(context, pieces);
+    this.#hasher = new ExtentHasher(context, pieces);
     this.#writer = new ExtentWriter(context, this.#records);
     this.#trimmer = new ExtentTrimmer(context, this.#records);
+    this.#replacer = new ExtentReplacer(context, this.#records, this.#trimmer);
     this.#cleaner = new RegionCleaner(context, this.#records, inheritedCleaned);
+    this.#lister = new RegionLister(context, this.#records);
   }
 
   get failedReason(): string | undefined {
@@ -63,6 +86,28 @@ export class ExtentStore implements ReplicaStore {
     }
   }
 
+  async readSparse(
+    offsetBytes: number,
+    lengthBytes: number,
+    options?: { raw?: boolean },
+  ): Promise<SparseRead> {
+    this.#context.check();
+    this.#context.checkRange('sparse read', offsetBytes, lengthBytes, WIRE_IO_BYTES_MAX);
+    const blocks = lengthBytes / BLOCK_SIZE;
+    return await this.#sparse.read({ offsetBytes, blocks, raw: options?.raw === true });
+  }
+
+  async hash(
+    offsetBytes: number,
+    lengthBytes: number,
+    options?: { raw?: boolean },
+  ): Promise<BlockHashes> {
+    this.#context.check();
+    this.#context.checkRange('hash', offsetBytes, lengthBytes, WIRE_IO_BYTES_MAX);
+    const blocks = lengthBytes / BLOCK_SIZE;
+    return await this.#hasher.hash({ offsetBytes, blocks, raw: options?.raw === true });
+  }
+
   write(offsetBytes: number, data: AlignedBuffer, checksums: Buffer): Promise<void> {
     try {
       this.#context.check();
@@ -77,6 +122,21 @@ export class ExtentStore implements ReplicaStore {
       return Promise.reject(error);
     }
     return this.#writer.write(offsetBytes, data, checksums);
+  }
+
+  replace(offsetBytes: number, lengthBytes: number, replacement: Replacement): Promise<void> {
+    const extent = Math.floor(offsetBytes / EXTENT_SIZE);
+    const first = (offsetBytes - extent * EXTENT_SIZE) / BLOCK_SIZE;
+    const range = { extent, first, count: lengthBytes / BLOCK_SIZE };
+    try {
+      this.#context.check();
+      this.#context.checkRange('replace', offsetBytes, lengthBytes, EXTENT_SIZE);
+      checkReplacement(range, replacement);
+    } catch (error) {
+      replacement.data?.release();
+      return Promise.reject(error);
+    }
+    return this.#replacer.replace(range, replacement);
   }
 
   async trim(offsetBytes: number, lengthBytes: number): Promise<void> {
@@ -131,21 +191,38 @@ export class ExtentStore implements ReplicaStore {
     return await this.#reader.map(offsetBytes, lengthBytes, runsMax);
   }
 
-  async clean(regionNumber: number, tag: { epoch: number; counter: number }): Promise<void> {
-    const regions = Math.ceil(this.sizeBytes / REGION_SIZE);
-    if (!Number.isSafeInteger(regionNumber) || regionNumber < 0 || regionNumber >= regions) {
-      const text = `region ${regionNumber} of volume ${this.volume}, which has ${regions}`;
-      throw new StorageError('OUT_OF_RANGE', text);
-    }
-    const whole = Number.isSafeInteger(tag.epoch) && Number.isSafeInteger(tag.counter);
-    if (!whole || tag.epoch < 0 || tag.counter < 0 || tag.epoch + tag.counter === 0) {
-      throw new StorageError('INVALID_ARGUMENT', `tag ${tag.epoch}.${tag.counter}`);
-    }
+  async clean(regionNumber: number, tag: Tag): Promise<void> {
+    this.#checkRegion(regionNumber);
+    checkTag(tag);
     await this.#cleaner.clean(regionNumber, tag);
+  }
+
+  async cleanAs(regionNumber: number, tag: Tag, extentTags: readonly ExtentTag[]): Promise<void> {
+    this.#checkRegion(regionNumber);
+    if (!isNoTag(tag) || extentTags.length > 0) checkTag(tag);
+    for (const item of extentTags) checkTag(item.tag);
+    await this.#cleaner.cleanAs(regionNumber, tag, extentTags);
+  }
+
+  regions(first: number, count: number): RegionInfo[] {
+    this.#context.check();
+    return this.#lister.regions(first, count);
+  }
+
+  async extents(regionNumber: number): Promise<ExtentInfo[]> {
+    this.#checkRegion(regionNumber);
+    return await this.#lister.extents(regionNumber);
   }
 
   dirtyRegions(): number[] {
     return this.#context.regions.numbers();
+  }
+
+  #checkRegion(regionNumber: number): void {
+    const regions = Math.ceil(this.sizeBytes / REGION_SIZE);
+    if (Number.isSafeInteger(regionNumber) && regionNumber >= 0 && regionNumber < regions) return;
+    const text = `region ${regionNumber} of volume ${this.volume}, which has ${regions}`;
+    throw new StorageError('OUT_OF_RANGE', text);
   }
 
   /** Refuses new operations and waits for the ones in flight. With `save` everything is on stable
@@ -164,4 +241,11 @@ export class ExtentStore implements ReplicaStore {
       disk.cache.dropOwner(this.#records);
     }
   }
+}
+
+/** @throws StorageError INVALID_ARGUMENT */
+function checkTag(tag: Tag): void {
+  const whole = Number.isSafeInteger(tag.epoch) && Number.isSafeInteger(tag.counter);
+  if (whole && tag.epoch >= 0 && tag.counter >= 0 && !isNoTag(tag)) return;
+  throw new StorageError('INVALID_ARGUMENT', `tag ${tag.epoch}.${tag.counter}`);
 }

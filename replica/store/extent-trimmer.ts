@@ -6,6 +6,8 @@
  * later write stores, and whose data a power cut takes, must show zeroes and not the old content.
  * Space in sparse files and thin devices goes back both ways.
  */
+
+import { anySet, clearBits, forEachRun } from '../../common/bitmap.js';
 import { toStorageError } from '../../common/errors.js';
 import {
   BLOCK_SIZE,
@@ -13,7 +15,6 @@ import {
   EXTENT_SIZE,
   EXTENTS_PER_REGION,
 } from '../../common/units.js';
-import { anySet, clearBits, forEachRun } from './block-bitmap.js';
 import { PRESENT_AT, SLOT_BYTES } from './extent-record.js';
 import type { ExtentRecords } from './extent-records.js';
 import { enterRegion, leaveRegion } from './region-entry.js';

@@ -6,17 +6,19 @@
  * the long way: mark (P1), make or load records, wait for overlapping writes, write the data, and
  * only then store the present bits, before the caller hears of it.
  */
+
+import { allSet, anySet, setBits } from '../../common/bitmap.js';
 import type { AlignedBuffer } from '../../common/block-device.js';
 import { toStorageError } from '../../common/errors.js';
 import { BLOCK_SIZE, EXTENT_SIZE, EXTENTS_PER_REGION } from '../../common/units.js';
 import { ZERO_BLOCK_CRC } from '../../native/index.js';
-import { allSet, anySet, setBits } from './block-bitmap.js';
 import { REGION_DIRTY } from './dirty-regions.js';
 import { SLOT_UNPROVEN } from './extent-cache.js';
 import { BUSY_AT, CHECKSUMS_AT, PHYSICAL_AT, PRESENT_AT, SLOT_BYTES } from './extent-record.js';
 import type { ExtentRecords } from './extent-records.js';
 import { enterRegion, leaveRegion } from './region-entry.js';
 import type { StoreContext } from './store-context.js';
+import { failedWrite, type StoreParts, untilIdle } from './write-steps.js';
 
 /** The part of a write that lies in one extent. */
 interface Span {
@@ -34,10 +36,12 @@ interface Span {
 export class ExtentWriter {
   readonly #context: StoreContext;
   readonly #records: ExtentRecords;
+  readonly #parts: StoreParts;
 
   constructor(context: StoreContext, records: ExtentRecords) {
     this.#context = context;
     this.#records = records;
+    this.#parts = { context, records };
   }
 
   /** @see ReplicaStore.write; the range was checked, the operation is counted in and out here */
@@ -168,12 +172,7 @@ export class ExtentWriter {
   async #claimBlocks(spans: readonly Span[]): Promise<void> {
     const records = this.#records;
     const { slab } = this.#context.disk.cache;
-    for (;;) {
-      const blocked = spans.find(({ slot, first, count }) => records.isBusy(slot, first, count));
-      if (blocked === undefined) break;
-      await records.whenLessBusy(blocked.slot);
-      this.#context.checkFailure();
-    }
+    await untilIdle(this.#parts, spans);
     for (const span of spans) {
       const { slot, first, count } = span;
       records.setBusy(slot, first, count);
@@ -207,39 +206,9 @@ export class ExtentWriter {
     }
     const outcomes = await Promise.allSettled(work);
     for (const outcome of outcomes) {
-      if (outcome.status === 'rejected') await this.#writeFailed(spans, outcome.reason);
+      if (outcome.status === 'rejected') await failedWrite(this.#parts, spans, outcome.reason);
     }
     context.checkFailure();
-  }
-
-  /** A device without space is no failure if the blocks were absent and can be made zeroes
-   *  again. */
-  async #writeFailed(spans: readonly Span[], reason: unknown): Promise<never> {
-    const context = this.#context;
-    const error = toStorageError(reason, `write to volume ${context.identity.volume}`);
-    const { slab } = context.disk.cache;
-    const hadContent = spans.some(({ slot, first, count }) =>
-      anySet(slab, slot * SLOT_BYTES + PRESENT_AT, first, count),
-    );
-    if (error.code === 'NO_SPACE' && !hadContent && (await this.#undo(spans))) {
-      context.disk.counters.noSpace += 1;
-    } else context.fail(error);
-    throw error;
-  }
-
-  /** Makes absent blocks durably zero again; false if that is not possible either. */
-  async #undo(spans: readonly Span[]): Promise<boolean> {
-    const context = this.#context;
-    try {
-      for (const { slot, first, count } of spans) {
-        const at = context.deviceOffset(this.#records.physicalOf(slot), first);
-        await context.disk.device.writeZeroes(at, count * BLOCK_SIZE, { mayUnmap: true });
-      }
-      await context.disk.flush();
-      return true;
-    } catch {
-      return false;
-    }
   }
 
   /** The data is in the device: records the checksums, and stores the records where a block became

@@ -12,6 +12,7 @@ const EXTENT = 0x45; // E
 const DIRTY_MARK = 0x47; // G
 const REPLICA = 0x52; // R
 const SUM = 0x53; // S
+const REGION_TAG = 0x54; // T
 
 const U32_MAX = 0xffffffff;
 
@@ -30,11 +31,11 @@ export function extentKey(replicaNumber: number, extent: number): Buffer {
 }
 
 export function dirtyMarkKey(replicaNumber: number, region: number): Buffer {
-  const key = Buffer.allocUnsafe(9);
-  key[0] = DIRTY_MARK;
-  key.writeUInt32BE(replicaNumber, 1);
-  key.writeUInt32BE(region, 5);
-  return key;
+  return regionKey(DIRTY_MARK, replicaNumber, region);
+}
+
+export function regionTagKey(replicaNumber: number, region: number): Buffer {
+  return regionKey(REGION_TAG, replicaNumber, region);
 }
 
 export function replicaKey(replicaNumber: number): Buffer {
@@ -62,10 +63,9 @@ export function parseExtentKey(key: Buffer): ExtentKey | undefined {
   };
 }
 
-export function parseDirtyMarkKey(
-  key: Buffer,
-): { replicaNumber: number; region: number } | undefined {
-  if (key.length !== 9 || key[0] !== DIRTY_MARK) return undefined;
+/** Of a dirty mark or a region tag; undefined if the key is neither. */
+export function parseRegionKey(key: Buffer): { replicaNumber: number; region: number } | undefined {
+  if (key.length !== 9 || (key[0] !== DIRTY_MARK && key[0] !== REGION_TAG)) return undefined;
   return { replicaNumber: key.readUInt32BE(1), region: key.readUInt32BE(5) };
 }
 
@@ -82,6 +82,10 @@ export function extentRange(replicaNumber?: number): KvRange {
 
 export function dirtyMarkRange(replicaNumber?: number): KvRange {
   return range(DIRTY_MARK, replicaNumber);
+}
+
+export function regionTagRange(replicaNumber?: number): KvRange {
+  return range(REGION_TAG, replicaNumber);
 }
 
 export function replicaRange(): KvRange {
@@ -101,6 +105,14 @@ function prefixed(prefix: number, number: number): Buffer {
   const key = Buffer.allocUnsafe(5);
   key[0] = prefix;
   key.writeUInt32BE(number, 1);
+  return key;
+}
+
+function regionKey(prefix: number, replicaNumber: number, region: number): Buffer {
+  const key = Buffer.allocUnsafe(9);
+  key[0] = prefix;
+  key.writeUInt32BE(replicaNumber, 1);
+  key.writeUInt32BE(region, 5);
   return key;
 }
 

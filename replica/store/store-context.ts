@@ -10,6 +10,7 @@ import type { ExtentCache } from './extent-cache.js';
 import type { ExtentMap } from './extent-map.js';
 import type { Kv } from './kv.js';
 import type { MetadataWriter } from './metadata-writer.js';
+import type { RegionTags } from './region-tags.js';
 import type { StoreCounters } from './store-counters.js';
 
 /** What the disk gives to each store on it. */
@@ -46,6 +47,7 @@ export class StoreContext {
   readonly identity: StoreIdentity;
   readonly map: ExtentMap;
   readonly regions: DirtyRegions;
+  readonly tags: RegionTags;
   #failure: StorageError | undefined;
   #running = 0;
   #closed = false;
@@ -54,12 +56,17 @@ export class StoreContext {
   constructor(
     disk: DiskServices,
     identity: StoreIdentity,
-    state: { readonly map: ExtentMap; readonly regions: DirtyRegions },
+    state: {
+      readonly map: ExtentMap;
+      readonly regions: DirtyRegions;
+      readonly tags: RegionTags;
+    },
   ) {
     this.disk = disk;
     this.identity = identity;
     this.map = state.map;
     this.regions = state.regions;
+    this.tags = state.tags;
   }
 
   get failure(): StorageError | undefined {

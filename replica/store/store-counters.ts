@@ -3,10 +3,15 @@
 export class StoreCounters {
   reads = 0;
   writes = 0;
+  replaces = 0;
   trims = 0;
+  hashes = 0;
   bytesRead = 0;
   bytesWritten = 0;
   bytesTrimmed = 0;
+  /** present blocks that replaces brought */
+  bytesReplaced = 0;
+  bytesHashed = 0;
   /** flush calls answered, and device flushes that answered them */
   flushes = 0;
   deviceFlushes = 0;

@@ -12,8 +12,10 @@ import { CODECS } from '../../proto/control/convert.js';
 import {
   EngineControlClient,
   type EngineStatus,
+  type ExtentInfo,
   engineControlService,
   type Membership,
+  type RegionInfo,
   ReplicaControlClient,
   type ReplicaControlHandlers,
   type ReplicaInfo,
@@ -28,6 +30,8 @@ import v1 = aurochs.v1;
 const MEMBERSHIP: Membership = {
   epoch: 2 ** 53 - 1,
   generation: 7,
+  engineId: 'e-1',
+  era: 2 ** 53 - 1,
   members: [
     { replicaId: 'r-1', address: '10.0.0.1:9600', state: 'in-sync' },
     { replicaId: 'r-2', address: '', state: 'rebuilding' },
@@ -44,7 +48,19 @@ const INFO: ReplicaInfo = {
   dirtyRegions: 3,
   failed: true,
   failedReason: 'flush failed: EIO',
+  lossy: true,
+  restartedDirty: true,
+  incarnation: 'i1.1',
 };
+const TAG = { epoch: 3, counter: 2 ** 53 - 1 };
+const REGIONS: readonly RegionInfo[] = [
+  { number: 0, dirty: true, allocatedExtents: 64, tag: { epoch: 0, counter: 0 } },
+  { number: 1048575, dirty: false, allocatedExtents: 0, tag: TAG },
+];
+const EXTENTS: readonly ExtentInfo[] = [
+  { number: 128, allocated: true, written: false, tag: TAG },
+  { number: 67108863, allocated: false, written: true, tag: { epoch: 0, counter: 0 } },
+];
 const STATUS: EngineStatus = {
   volume: 'v1',
   sizeBytes: GIB,
@@ -96,11 +112,18 @@ class Handlers implements ReplicaControlHandlers {
   openReplica: ReplicaControlHandlers['openReplica'] = (request, call) => {
     const window = [{ offsetBytes: 4096, lengthBytes: 8192 }];
     const reply = { info: INFO, incarnation: 'i1', lossy: true, dirtyRegions: [0, 5, 1048575] };
-    return this.#note(request, { ...reply, restartedDirty: true, window }, call.signal);
+    const news = { silentMs: 0.25, previousEngineId: 'e-0' };
+    return this.#note(request, { ...reply, ...news, restartedDirty: true, window }, call.signal);
   };
   setMembership: ReplicaControlHandlers['setMembership'] = (request, call) =>
     this.#note(request, {}, call.signal);
   deleteReplica: ReplicaControlHandlers['deleteReplica'] = (request, call) =>
+    this.#note(request, {}, call.signal);
+  listRegions: ReplicaControlHandlers['listRegions'] = (request, call) =>
+    this.#note(request, { regions: REGIONS }, call.signal);
+  listExtents: ReplicaControlHandlers['listExtents'] = (request, call) =>
+    this.#note(request, { extents: EXTENTS }, call.signal);
+  cleanRegion: ReplicaControlHandlers['cleanRegion'] = (request, call) =>
     this.#note(request, {}, call.signal);
 }
 
@@ -129,6 +152,14 @@ const CREATE = { volume: 'v1', sizeBytes: GIB, replicaId: 'r-1', membership: MEM
 const OPEN = { volume: 'v1', replicaId: 'r-1', epoch: 4, engineId: 'e-1' };
 const SET = { volume: 'v1', replicaId: 'r-1', membership: MEMBERSHIP };
 const DELETE = { volume: 'v1', replicaId: 'r-1', epoch: 4 };
+const LIST = { ...DELETE, firstRegion: 1048575, count: 4096 };
+const CLEAN = {
+  ...{ ...DELETE, region: 2, tag: TAG },
+  extentTags: [
+    { extent: 128, tag: TAG },
+    { extent: 191, tag: { epoch: 1, counter: 0 } },
+  ],
+};
 
 describe('control calls', () => {
   it('carry every field both ways', async () => {
@@ -140,10 +171,15 @@ describe('control calls', () => {
     expect(await client.openReplica(OPEN)).toEqual({
       ...{ info: INFO, incarnation: 'i1', lossy: true, dirtyRegions: [0, 5, 1048575] },
       ...{ restartedDirty: true, window: [{ offsetBytes: 4096, lengthBytes: 8192 }] },
+      ...{ silentMs: 0.25, previousEngineId: 'e-0' },
     });
     expect(await client.setMembership(SET)).toEqual({});
     expect(await client.deleteReplica(DELETE)).toEqual({});
-    expect(handlers.seen).toEqual([{ volume: '' }, CREATE, OPEN, SET, DELETE]);
+    expect(await client.listRegions(LIST)).toEqual({ regions: REGIONS });
+    expect(await client.listExtents({ ...DELETE, region: 2 })).toEqual({ extents: EXTENTS });
+    expect(await client.cleanRegion(CLEAN)).toEqual({});
+    const asked = [LIST, { ...DELETE, region: 2 }, CLEAN];
+    expect(handlers.seen).toEqual([{ volume: '' }, CREATE, OPEN, SET, DELETE, ...asked]);
   });
 
   it('work over a unix socket, beside a data stream; the socket file is private', async () => {
@@ -249,13 +285,46 @@ describe('control calls', () => {
     proceed();
   });
 
-  it('engine control: status and stop', async () => {
+  it('engine control: every call, with what it carries', async () => {
     let stopped = 0;
+    const asked: unknown[] = [];
+    const event = {
+      ...{ seq: 7, wallMs: 1e12, lastWallMs: 1e12 + 5, count: 2, kind: 'excluded', text: 'why' },
+      ...{
+        replica: 'r-1',
+        code: 'IO_ERROR',
+        errno: 'EIO',
+        generation: 42,
+        bytes: 9,
+        source: 'r-2',
+      },
+    };
+    const report = {
+      ...{ state: 'done' as const, startedMs: 1, finishedMs: 2, provedMs: 3, doneBytes: 4 },
+      ...{ totalBytes: 5, hashedBytes: 6, badBlocks: 7, divergentBlocks: 8, undecidedBlocks: 9 },
+      ...{ lostBlocks: 10, repairedBlocks: 11, nextExtent: 12 },
+    };
     const service = engineControlService({
       status: async () => STATUS,
       stop: async () => {
         stopped += 1;
         return {};
+      },
+      events: async (request) => {
+        asked.push(request);
+        return { events: [event] };
+      },
+      addReplica: async (request) => {
+        asked.push(request);
+        return { replicaId: 'r-new' };
+      },
+      removeReplica: async (request) => {
+        asked.push(request);
+        return {};
+      },
+      scrub: async (request) => {
+        asked.push(request);
+        return report;
       },
     });
     const server = await startServer({ services: [service] });
@@ -264,12 +333,22 @@ describe('control calls', () => {
     expect(await client.status()).toEqual(STATUS);
     expect(await client.stop()).toEqual({});
     expect(stopped).toBe(1);
+    expect(await client.events({ afterSeq: 3 })).toEqual({ events: [event] });
+    expect(await client.addReplica({ address: 'h:1' })).toEqual({ replicaId: 'r-new' });
+    expect(await client.removeReplica({ replicaId: 'r-1' })).toEqual({});
+    expect(await client.scrub({ action: 'start' })).toEqual(report);
+    const sent = [{ afterSeq: 3 }, { address: 'h:1' }, { replicaId: 'r-1' }, { action: 'start' }];
+    expect(asked).toEqual(sent);
+    const wrong = { action: 'begin' as 'start' };
+    await expect(client.scrub(wrong)).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
   });
 });
 
 describe('what a request must not be: refused before the handler', () => {
   const member = { replicaId: 'r-1', state: 'in-sync' };
   const many = Array.from({ length: 33 }, (_, index) => ({ ...member, replicaId: `r-${index}` }));
+  const EXTENT = { extent: 128, tag: TAG };
+  const O = 'OUT_OF_RANGE';
   const table: Array<[string, string, Uint8Array, string]> = [
     ['path as volume', 'Identify', enc(v1.IdentifyRequest, { volume: '../x' }), 'INVALID_ARGUMENT'],
     [
@@ -347,6 +426,36 @@ describe('what a request must not be: refused before the handler', () => {
       setWith([{ ...member, address: 'a\nb' }]),
       'INVALID_ARGUMENT',
     ],
+    ['regions of epoch 0', 'ListRegions', listWith({ epoch: 0 }), 'OUT_OF_RANGE'],
+    ['no region', 'ListRegions', listWith({ count: 0 }), 'OUT_OF_RANGE'],
+    ['4097 regions', 'ListRegions', listWith({ count: 4097 }), 'OUT_OF_RANGE'],
+    ['a region past 64 TiB', 'ListRegions', listWith({ firstRegion: 1048576 }), 'OUT_OF_RANGE'],
+    ['path as replica', 'ListRegions', listWith({ replicaId: 'a/b' }), 'INVALID_ARGUMENT'],
+    [
+      'extents of a region past 64 TiB',
+      'ListExtents',
+      enc(v1.ListExtentsRequest, { ...DELETE, region: 2 ** 32 - 1 }),
+      'OUT_OF_RANGE',
+    ],
+    ['an extent of another region', 'CleanRegion', cleanWith([{ extent: 127, tag: TAG }]), O],
+    ['an extent after the region', 'CleanRegion', cleanWith([{ extent: 192, tag: TAG }]), O],
+    ['an extent without tag', 'CleanRegion', cleanWith([{ extent: 128 }]), 'INVALID_ARGUMENT'],
+    ['an extent twice', 'CleanRegion', cleanWith([EXTENT, EXTENT]), 'INVALID_ARGUMENT'],
+    ['65 extents', 'CleanRegion', cleanWith(Array(65).fill(EXTENT)), 'LIMIT_EXCEEDED'],
+    [
+      'extents and no tag',
+      'CleanRegion',
+      enc(v1.CleanRegionRequest, { ...CLEAN, tag: null } as object),
+      'INVALID_ARGUMENT',
+    ],
+    ['a tag of 2^53', 'CleanRegion', cleanWith([{ extent: 128, tag: { epoch: 2 ** 53 } }]), O],
+    ['era of 2^53', 'SetMembership', setWith([member], { era: 2 ** 53 }), 'OUT_OF_RANGE'],
+    [
+      'engine id of 129 bytes',
+      'SetMembership',
+      setWith([member], { engineId: 'e'.repeat(129) }),
+      'INVALID_ARGUMENT',
+    ],
     ['no protobuf', 'SetMembership', Buffer.from('ffffffffffff', 'hex'), 'CORRUPT_MESSAGE'],
   ];
 
@@ -354,8 +463,16 @@ describe('what a request must not be: refused before the handler', () => {
     return type.encode(message).finish();
   }
 
-  function setWith(members: object[]): Uint8Array {
-    const membership = { epoch: 1, generation: 1, members };
+  function listWith(change: object): Uint8Array {
+    return enc(v1.ListRegionsRequest, { ...DELETE, firstRegion: 0, count: 1, ...change });
+  }
+
+  function cleanWith(extentTags: object[]): Uint8Array {
+    return enc(v1.CleanRegionRequest, { ...CLEAN, extentTags } as object);
+  }
+
+  function setWith(members: object[], change: object = {}): Uint8Array {
+    const membership = { epoch: 1, generation: 1, members, ...change };
     return enc(v1.SetMembershipRequest, { volume: 'v1', replicaId: 'r-1', membership });
   }
 

@@ -28,9 +28,9 @@ describe('what a batch must not be', () => {
   const checksums = Buffer.alloc(4);
   const good = { ...base, payload, checksums };
   const table: Array<[string, object, string]> = [
-    ['unknown op', { ...good, op: 9 }, 'PROTOCOL_ERROR'],
+    ['unknown op', { ...good, op: 11 }, 'PROTOCOL_ERROR'],
     ['no op', { ...good, op: 0 }, 'PROTOCOL_ERROR'],
-    ['unknown flag', { ...good, flags: 8 }, 'PROTOCOL_ERROR'],
+    ['unknown flag', { ...good, flags: 16 }, 'PROTOCOL_ERROR'],
     ['payload shorter', { ...good, payload: Buffer.alloc(4095) }, 'PROTOCOL_ERROR'],
     ['payload missing', { ...base, checksums }, 'PROTOCOL_ERROR'],
     ['payload longer', { ...good, payload: Buffer.alloc(8192) }, 'PROTOCOL_ERROR'],
@@ -45,7 +45,45 @@ describe('what a batch must not be', () => {
     ['offset of 2^53', { ...good, offsetBytes: 2 ** 53 }, 'OUT_OF_RANGE'],
     ['id of 2^63', { ...good, id: 2 ** 63 }, 'OUT_OF_RANGE'],
     ['end past 2^53', { op: 4, offsetBytes: 2 ** 53 - 4096, lengthBytes: 8192 }, 'OUT_OF_RANGE'],
+    ['hash with payload', { ...good, op: IO_OP.HASH }, 'PROTOCOL_ERROR'],
+    ['hash of more than 1 MiB', { op: IO_OP.HASH, lengthBytes: MIB + 4096 }, 'PROTOCOL_ERROR'],
+    ['hash of nothing', { op: IO_OP.HASH }, 'PROTOCOL_ERROR'],
   ];
+  const two = {
+    ...{ op: IO_OP.REPLACE, id: 6, lengthBytes: 3 * 4096 },
+    checksums: Buffer.from('05000000aaaaaaaabbbbbbbb', 'hex'),
+    payload: Buffer.alloc(2 * 4096),
+  };
+  const bits = (text: string): Buffer => Buffer.from(text.replaceAll(' ', ''), 'hex');
+  const replaces: Array<[string, object]> = [
+    ['replace without bitmap', { ...two, checksums: Buffer.alloc(0) }],
+    ['replace with half a bitmap', { ...two, checksums: bits('0500'), payload: Buffer.alloc(0) }],
+    ['replace with a bitmap and no block', { ...two, payload: Buffer.alloc(0) }],
+    ['replace with a block too few', { ...two, payload: Buffer.alloc(4096) }],
+    ['replace with a block too many', { ...two, payload: Buffer.alloc(3 * 4096) }],
+    ['replace with half a block', { ...two, payload: Buffer.alloc(2 * 4096 - 1) }],
+    ['replace with a checksum too few', { ...two, checksums: bits('05000000 aaaaaaaa') }],
+    ['replace with half a checksum', { ...two, checksums: bits('05000000 aaaaaaaa bbbb') }],
+    [
+      'replace with a bit past its range',
+      { ...two, checksums: bits('09000000 aaaaaaaa bbbbbbbb') },
+    ],
+    ['replace with a bit in the fill', { ...two, checksums: bits('01000080 aaaaaaaa bbbbbbbb') }],
+    ['replace of nothing', { ...two, lengthBytes: 0 }],
+    ['replace of half a block', { ...two, offsetBytes: 2048 }],
+    ['replace over an extent edge', { ...two, offsetBytes: MIB - 2 * 4096 }],
+    ['replace of more than an extent', { ...two, lengthBytes: MIB + 4096 }],
+    ['replace of 2^32 - 4096 bytes', { ...two, lengthBytes: 2 ** 32 - 4096 }],
+  ];
+  it.each(replaces)('%s', (_name, request) => {
+    const bytes = Buffer.from(v1.IoBatch.encode({ requests: [two, request] }).finish());
+    const seen = new Collector();
+    expect(() => decodeIoBatch(bytes, seen)).toThrow(
+      expect.objectContaining({ code: 'PROTOCOL_ERROR' }),
+    );
+    expect(seen.requests.map(({ id }) => id)).toEqual([6]);
+  });
+
   it.each(table)('%s', (_name, request, code) => {
     const bytes = Buffer.from(v1.IoBatch.encode({ requests: [request] }).finish());
     expect(() => decodeOurs(bytes)).toThrow(expect.objectContaining({ code }));

@@ -28,6 +28,7 @@ import {
   readSums,
   replyGiven,
   safe,
+  valuesOf,
   wanted,
   wantedReply,
   writeRequest,
@@ -73,8 +74,7 @@ describe('IoBatch against protobufjs', () => {
       fc.property(fc.array(anyRequest, { maxLength: 6 }), safe, (requests, acked) => {
         const wire = requests.map((request) => {
           const { fill: _fill, ...fields } = request;
-          const payload = request.op === IO_OP.WRITE ? payloadOf(request) : Buffer.alloc(0);
-          return { ...fields, checksums: checksumsOf(payload), payload };
+          return { ...fields, ...valuesOf(request) };
         });
         const bytes = v1.IoBatch.encode({ ackedThrough: acked, requests: wire }).finish();
         const seen = decodeOurs(Buffer.from(bytes));

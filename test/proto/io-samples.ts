@@ -1,7 +1,9 @@
 /** Requests and replies at random, and what a decoder must see of them. */
 import fc from 'fast-check';
-import { BLOCK_SIZE, REGION_SIZE } from '../../common/units.js';
+import { setBits } from '../../common/bitmap.js';
+import { BLOCK_SIZE, EXTENT_SIZE, REGION_SIZE } from '../../common/units.js';
 import {
+  bitmapBytesOf,
   decodeIoBatch,
   IO_FLAG,
   IO_OP,
@@ -67,7 +69,7 @@ export function decodeOurs(message: Buffer): Collector {
 export const safe = fc.maxSafeNat();
 export const blocks = (max: number) => fc.integer({ min: 1, max });
 export const blockOffset = fc.integer({ min: 0, max: 2 ** 34 }).map((block) => block * BLOCK_SIZE);
-export const flags = fc.integer({ min: 0, max: 7 });
+export const flags = fc.integer({ min: 0, max: 15 });
 
 /** A request with what the codec needs to write it: `seed` fills the payload of a write. */
 export const plainRequest = fc.record({
@@ -106,8 +108,41 @@ export const writeRequest = fc.record({
   arg: fc.constant(0),
   fill: fc.integer({ min: 0, max: 255 }),
 });
-export const anyRequest = fc.oneof(plainRequest, bareRequest, cleanRequest, writeRequest);
+/** `fill` decides which blocks are present, and what is in them. */
+export const replaceRequest = fc
+  .record({ extent: fc.nat(2 ** 20), first: fc.nat(255), count: blocks(256), fill: fc.nat(255) })
+  .chain(({ extent, first, count, fill }) =>
+    fc.record({
+      op: fc.constant(IO_OP.REPLACE),
+      flags: fc.constant(0),
+      id: safe,
+      offsetBytes: fc.constant(extent * EXTENT_SIZE + first * BLOCK_SIZE),
+      lengthBytes: fc.constant(Math.min(count, 256 - first) * BLOCK_SIZE),
+      arg: fc.constant(0),
+      fill: fc.constant(fill),
+    }),
+  );
+export const anyRequest = fc.oneof(
+  plainRequest,
+  bareRequest,
+  cleanRequest,
+  writeRequest,
+  replaceRequest,
+);
 export type Given = typeof anyRequest extends fc.Arbitrary<infer T> ? T : never;
+
+/** Every n-th block is present, none at all for some fills. */
+export function replaceContentOf(request: Given): { bitmap: Buffer; payload: Buffer } {
+  const count = request.lengthBytes / BLOCK_SIZE;
+  const every = request.fill % 5;
+  const bitmap = Buffer.alloc(bitmapBytesOf(count));
+  let present = 0;
+  for (let block = 0; block < count && every > 0; block += every) {
+    setBits(bitmap, 0, block, 1);
+    present += 1;
+  }
+  return { bitmap, payload: Buffer.alloc(present * BLOCK_SIZE, request.fill) };
+}
 
 export const payloadOf = (request: Given): Buffer =>
   Buffer.alloc(request.lengthBytes, request.fill);
@@ -118,10 +153,20 @@ export function checksumsOf(payload: Buffer): Buffer {
   return out;
 }
 
+/** The two fields of a request that are bytes. */
+export function valuesOf(request: Given): { checksums: Buffer; payload: Buffer } {
+  if (request.op === IO_OP.REPLACE) {
+    const { bitmap, payload } = replaceContentOf(request);
+    return { checksums: Buffer.concat([bitmap, checksumsOf(payload)]), payload };
+  }
+  const payload = request.op === IO_OP.WRITE ? payloadOf(request) : Buffer.alloc(0);
+  return { checksums: checksumsOf(payload), payload };
+}
+
 export function wanted(request: Given): Request {
   const { fill: _fill, ...fields } = request;
-  const payload = request.op === IO_OP.WRITE ? payloadOf(request) : Buffer.alloc(0);
-  return { ...fields, checksums: hex(checksumsOf(payload)), payload: hex(payload) };
+  const { checksums, payload } = valuesOf(request);
+  return { ...fields, checksums: hex(checksums), payload: hex(payload) };
 }
 
 export function encodeOurs(requests: readonly Given[], acked: number): Buffer {
@@ -131,6 +176,14 @@ export function encodeOurs(requests: readonly Given[], acked: number): Buffer {
       const payload = payloadOf(request);
       const cut = Math.min(1000, payload.length);
       encoder.addWrite(request, [payload.subarray(0, cut), payload.subarray(cut)]);
+    } else if (request.op === IO_OP.REPLACE) {
+      const { bitmap, payload } = replaceContentOf(request);
+      const cut = Math.min(5000, payload.length);
+      const pieces = [payload.subarray(0, cut), payload.subarray(cut)];
+      // A bitmap as short as it may be: the encoder fills it up.
+      const bits = bitmap.subarray(0, Math.ceil(request.lengthBytes / BLOCK_SIZE / 8));
+      const checksums = checksumsOf(payload);
+      encoder.addReplace(request, { bitmap: bits, checksums, payload: pieces });
     } else encoder.add(request);
   }
   return Buffer.from(bytesOf(encoder.finish(acked, 1)));

@@ -3,11 +3,14 @@
  * are switched on by tests: hold answers back, refuse an operation with a code, rot a block, break
  * the stream.
  */
+import { createHash } from 'node:crypto';
 import { type ErrorCode, StorageError } from '../../common/errors.js';
 import { BLOCK_SIZE } from '../../common/units.js';
 import {
+  bitmapBytesOf,
   decodeIoBatch,
   encodeIoHelloReply,
+  HASH_BYTES,
   IO_FLAG,
   IO_OP,
   IoReplyEncoder,
@@ -123,9 +126,14 @@ export class FakeReplica {
       return;
     }
     const end = offsetBytes + lengthBytes;
-    if (op === IO_OP.READ) this.#read(id, offsetBytes, lengthBytes, (flags & IO_FLAG.RAW) !== 0);
+    if (op === IO_OP.READ && (flags & IO_FLAG.SPARSE) !== 0) {
+      this.#readSparse(id, offsetBytes, lengthBytes);
+    } else if (op === IO_OP.READ) {
+      this.#read(id, offsetBytes, lengthBytes, (flags & IO_FLAG.RAW) !== 0);
+    } else if (op === IO_OP.HASH) this.#hash(id, offsetBytes, lengthBytes);
     else {
       if (op === IO_OP.WRITE) r.bytes.copy(this.bytes, offsetBytes, r.payloadStart, r.payloadEnd);
+      if (op === IO_OP.REPLACE) this.#replace(r);
       if (op === IO_OP.TRIM || op === IO_OP.WRITE_ZEROES) this.bytes.fill(0, offsetBytes, end);
       if (op === IO_OP.MAP) this.#map(id, offsetBytes, lengthBytes);
       else this.#encoder.add(id, 0);
@@ -143,6 +151,53 @@ export class FakeReplica {
     if (!this.#encoder.fits(lengthBytes)) this.#outbox.push(contiguous(this.#encoder.finish()));
     const zero = payload.every((byte) => byte === 0);
     this.#encoder.addRead(id, checksums, zero ? undefined : payload);
+  }
+
+  /** A block of zeroes counts as absent. */
+  #readSparse(id: number, offsetBytes: number, lengthBytes: number): void {
+    const blocks = lengthBytes / BLOCK_SIZE;
+    const bitmap = Buffer.alloc(bitmapBytesOf(blocks));
+    const present: Buffer[] = [];
+    for (let block = 0; block < blocks; block += 1) {
+      const at = offsetBytes + block * BLOCK_SIZE;
+      const bytes = this.bytes.subarray(at, at + BLOCK_SIZE);
+      if (bytes.every((byte) => byte === 0)) continue;
+      bitmap[block >> 3] = (bitmap[block >> 3] ?? 0) | (1 << (block & 7));
+      present.push(bytes);
+    }
+    const payload = Buffer.concat(present);
+    const checksums = Buffer.alloc(present.length * 4);
+    if (present.length > 0) this.checksum(payload, 0, payload.length, checksums, 0);
+    if (!this.#encoder.fits(lengthBytes)) this.#outbox.push(contiguous(this.#encoder.finish()));
+    this.#encoder.addRead(id, Buffer.concat([bitmap, checksums]), payload);
+  }
+
+  #replace(r: IoRequestView): void {
+    const blocks = r.lengthBytes / BLOCK_SIZE;
+    let from = r.payloadStart;
+    for (let block = 0; block < blocks; block += 1) {
+      const at = r.offsetBytes + block * BLOCK_SIZE;
+      const bits = r.bytes[r.checksumsStart + (block >> 3)] ?? 0;
+      if ((bits & (1 << (block & 7))) === 0) this.bytes.fill(0, at, at + BLOCK_SIZE);
+      else {
+        r.bytes.copy(this.bytes, at, from, from + BLOCK_SIZE);
+        from += BLOCK_SIZE;
+      }
+    }
+  }
+
+  /** Any strong hash will do: it is only compared with those of other replicas like this. */
+  #hash(id: number, offsetBytes: number, lengthBytes: number): void {
+    const blocks = lengthBytes / BLOCK_SIZE;
+    const hashes: Buffer[] = [];
+    for (let at = offsetBytes; at < offsetBytes + lengthBytes; at += BLOCK_SIZE) {
+      const sum = createHash('sha256')
+        .update(this.bytes.subarray(at, at + BLOCK_SIZE))
+        .digest();
+      hashes.push(sum.subarray(0, HASH_BYTES));
+    }
+    const bitmaps = Buffer.alloc(2 * bitmapBytesOf(blocks));
+    this.#encoder.addRead(id, bitmaps, Buffer.concat(hashes));
   }
 
   #map(id: number, offsetBytes: number, lengthBytes: number): void {

@@ -10,6 +10,8 @@ const member = (replicaId: string) => ({ replicaId, address: '', state: 'in-sync
 const fresh = (...ids: string[]): MembershipRecord => ({
   epoch: 7,
   generation: 1,
+  engineId: 'e',
+  era: 0,
   members: ids.map(member),
 });
 

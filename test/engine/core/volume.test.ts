@@ -1,178 +1,10 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { SystemClock } from '../../../common/clock.js';
-import { StorageError } from '../../../common/errors.js';
 import { BLOCK_SIZE, EXTENT_SIZE, MIB } from '../../../common/units.js';
-import { DirtyTracker } from '../../../engine/core/dirty-tracker.js';
-import { Fanout } from '../../../engine/core/fanout.js';
-import { MapReader } from '../../../engine/core/map-reader.js';
-import { MembershipKeeper } from '../../../engine/core/membership-keeper.js';
-import { RangeLock } from '../../../engine/core/range-lock.js';
-import { ReadPath } from '../../../engine/core/read-path.js';
-import { RegionCleaner } from '../../../engine/core/region-cleaner.js';
-import { ReplicaLink } from '../../../engine/core/replica-link.js';
-import { type MembershipChange, ReplicaSet } from '../../../engine/core/replica-set.js';
-import { EngineVolume } from '../../../engine/core/volume.js';
-import { makeEqual } from '../../../engine/recovery/make-equal.js';
-import { crc32cBlocks, crc32cVerify } from '../../../native/index.js';
+import { Equalizer } from '../../../engine/recovery/equalizer.js';
+import { crc32cVerify } from '../../../native/index.js';
 import { IO_FLAG, IO_OP } from '../../../proto/io-codec.js';
-import { FakeReplica } from '../../support/fake-replica.js';
-
-const clock = new SystemClock();
-const SIZE = 4 * MIB;
-
-class Bed {
-  readonly replicas: FakeReplica[];
-  readonly links: ReplicaLink[] = [];
-  readonly changes: MembershipChange[] = [];
-  readonly bad: string[] = [];
-  /** what storing a record waits for */
-  storing: Promise<void> = Promise.resolve();
-  storeFails = new Map<string, string>();
-  readonly set: ReplicaSet;
-  readonly keeper: MembershipKeeper;
-  readonly fanout: Fanout;
-  readonly volume: EngineVolume;
-  readonly cleaner: RegionCleaner;
-  readonly tracker = new DirtyTracker();
-  readonly #lock = new RangeLock();
-  #id = 0;
-  readonly #nextId = (): number => {
-    this.#id += 1;
-    return this.#id;
-  };
-
-  constructor(
-    readonly count: number,
-    readonly opDeadlineMs = 60_000,
-  ) {
-    const ids = ['a', 'b', 'c', 'd'].slice(0, count);
-    this.replicas = ids.map((id) => new FakeReplica(id, SIZE, crc32cBlocks));
-    const members = ids.map((id) => ({ replicaId: id, address: '', state: 'in-sync' as const }));
-    this.set = new ReplicaSet({ epoch: 1, generation: 1, members });
-    this.keeper = new MembershipKeeper(
-      this.set,
-      { store: (change) => this.#store(change) },
-      {
-        onFailed: (id) =>
-          this.links.find((l) => l.replicaId === id)?.break(new StorageError('REPLICA_FAILED', id)),
-        onRecord: () => undefined,
-        onFaulted: () => undefined,
-      },
-    );
-    this.fanout = new Fanout({
-      links: () => this.links,
-      keeper: this.keeper,
-      clock,
-      endOfTurn: setImmediate,
-      nextId: this.#nextId,
-      checksumBlocks: crc32cBlocks,
-      windowBytes: 2 * MIB,
-      windowRequests: 64,
-    });
-    this.volume = this.#makeVolume();
-    this.cleaner = new RegionCleaner({
-      tracker: this.tracker,
-      lock: this.#lock,
-      fanout: this.fanout,
-      clock,
-      log: undefined as never,
-      volumeBytes: () => SIZE,
-      idleMs: 0,
-      intervalMs: 1000,
-    });
-    for (const [index, replica] of this.replicas.entries()) this.#connect(index, replica);
-  }
-
-  async #store(change: MembershipChange): Promise<ReadonlyMap<string, string>> {
-    this.changes.push(change);
-    await this.storing;
-    return new Map([...this.storeFails].filter(([id]) => change.storeOn.includes(id)));
-  }
-
-  #makeVolume(): EngineVolume {
-    const reads = new ReadPath({
-      links: () => this.links,
-      clock,
-      verifyBlocks: crc32cVerify,
-      onBadCopy: (link, error) => this.bad.push(`${link.replicaId}:${error.code}`),
-    });
-    const silent = () => undefined;
-    return new EngineVolume({
-      name: 'v',
-      sizeBytes: SIZE,
-      lock: this.#lock,
-      fanout: this.fanout,
-      reads,
-      maps: new MapReader(reads, clock, () => this.links.length),
-      tracker: this.tracker,
-      clock,
-      observe: {
-        read: silent,
-        write: silent,
-        flush: silent,
-        trim: silent,
-        zero: silent,
-        status: silent,
-      },
-    });
-  }
-
-  #connect(index: number, replica: FakeReplica): void {
-    const { replicaId } = replica;
-    const link = new ReplicaLink({
-      index,
-      replicaId,
-      address: '',
-      local: true,
-      clock,
-      endOfTurn: setImmediate,
-      nextId: this.#nextId,
-      ackedThrough: () => this.fanout.ackedThrough,
-      checksumBlocks: crc32cBlocks,
-      opDeadlineMs: this.opDeadlineMs,
-      keepaliveMs: 60_000,
-      onBroken: (broken, error) => {
-        const at = this.links.indexOf(broken);
-        if (at >= 0) this.links.splice(at, 1);
-        this.keeper.fail(broken.replicaId, error.code);
-      },
-    });
-    const stream = replica.connect({
-      onMessage: (message) => link.onMessage(message),
-      onDrain: () => undefined,
-      onClose: (error) => link.onClose(error),
-    });
-    const hello = { protocolVersion: 1, volume: 'v', replicaId, epoch: 1, engineId: 'e' };
-    link.attach(stream, hello).catch(() => undefined);
-    this.links.push(link);
-  }
-
-  async read(offset: number, length: number): Promise<Buffer> {
-    const result = await this.volume.read(offset, length);
-    const bytes = Buffer.concat(result.chunks);
-    result.release();
-    return bytes;
-  }
-
-  write(offset: number, bytes: Buffer, fua = false): Promise<void> {
-    return this.volume.write(offset, bytes.length, [bytes], { fua });
-  }
-
-  expectEqualCopies(): void {
-    const [first, ...others] = this.replicas;
-    for (const other of others) {
-      expect(other.bytes.equals(first?.bytes ?? Buffer.alloc(0))).toBe(true);
-    }
-  }
-}
-
-const fill = (length: number, value: number): Buffer => Buffer.alloc(length, value);
-const outcome = (work: Promise<unknown>): Promise<string> =>
-  work.then(
-    () => 'ok',
-    (error: unknown) => (error instanceof StorageError ? error.code : String(error)),
-  );
+import { EngineBed as Bed, fill, outcome, SIZE } from '../../support/engine-bed.js';
 
 describe('volume on three replicas', () => {
   it('sends the writes of one turn in one message, to all in one order (N3)', async () => {
@@ -271,7 +103,7 @@ describe('volume on three replicas', () => {
   });
 
   it('an unanswered operation breaks the link at its deadline, the last one later', async () => {
-    const bed = new Bed(1, 1e-6);
+    const bed = new Bed(1, { opDeadlineMs: 1e-6 });
     bed.replicas[0]?.hold(true);
     const write = outcome(bed.write(0, fill(BLOCK_SIZE, 1)));
     for (let turn = 0; turn < 5; turn += 1) await new Promise(setImmediate);
@@ -366,17 +198,24 @@ describe('volume on three replicas', () => {
     bed.replicas[0]?.bytes.fill(1, 0, 3 * BLOCK_SIZE);
     bed.replicas[1]?.bytes.fill(2, BLOCK_SIZE, 2 * BLOCK_SIZE);
     bed.replicas[2]?.bytes.fill(3, EXTENT_SIZE, EXTENT_SIZE + BLOCK_SIZE);
-    const [source, ...targets] = bed.links;
-    if (source === undefined) throw new Error('no link');
-    const report = await makeEqual({
-      source,
-      targets,
-      ranges: [{ offsetBytes: 0, lengthBytes: 2 * EXTENT_SIZE }],
-      volumeBytes: SIZE,
+    let copiedBytes = 0;
+    const equalizer = new Equalizer({
+      table: bed.table,
+      members: ['a', 'b', 'c'].map((replicaId) => ({
+        replicaId,
+        lossy: false,
+        restartedDirty: replicaId !== 'a',
+      })),
+      volumeBytes: () => SIZE,
+      verifyBlocks: crc32cVerify,
+      onCopied: (bytes) => {
+        copiedBytes += bytes;
+      },
     });
+    await equalizer.equalize([0, 1]);
     bed.expectEqualCopies();
     expect(bed.replicas[1]?.bytes[0]).toBe(1);
-    expect(report.copiedBytes).toBe((3 + 3 + 1) * BLOCK_SIZE);
+    expect(copiedBytes).toBe((3 + 3 + 1) * BLOCK_SIZE);
     expect(bed.replicas.every((r) => r.seen.at(-1)?.op === IO_OP.FLUSH)).toBe(true);
   });
 });

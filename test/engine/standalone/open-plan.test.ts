@@ -30,11 +30,14 @@ function info(copy: Copy): ReplicaInfo {
     diskId: 'd',
     sizeBytes: copy.size ?? GIB,
     epoch: copy.epoch ?? record.epoch,
-    membership: { epoch: record.epoch, generation: record.generation, members },
+    membership: { ...record, members, engineId: 'e', era: 0 },
     allocatedBytes: 0,
     dirtyRegions: 0,
     failed: copy.failed ?? false,
     failedReason: copy.failed === true ? 'EIO' : '',
+    lossy: false,
+    restartedDirty: false,
+    incarnation: 'i',
   };
 }
 
@@ -63,6 +66,7 @@ const wish = (over: { sizeBytes?: number | undefined; salvage?: boolean } = {}) 
   volume: 'v',
   sizeBytes: GIB as number | undefined,
   salvage: false,
+  engineId: 'e-new',
   newReplicaId: () => `n${drawn.push('')}`,
   ...over,
 });
@@ -135,6 +139,14 @@ describe('opening a standalone volume (R4, R8, P12)', () => {
       open: ['a', 'b'],
     },
     {
+      name: 'a member has failed: opening loads it anew, and refuses if that fails (P8)',
+      answers: [
+        answer('a:1', { id: 'a', record: ab }),
+        answer('b:1', { id: 'b', record: ab, failed: true }),
+      ],
+      open: ['a', 'b'],
+    },
+    {
       name: 'a copy moved to another address',
       answers: [answer('x:1', { id: 'a', record: onlyA })],
       open: ['a'],
@@ -158,15 +170,25 @@ describe('opening a standalone volume (R4, R8, P12)', () => {
       name: 'the newest record was seen, its other member not',
       answers: [answer('a:1', { id: 'a', record: ab }), answer('c:1', { id: 'c', record: abc })],
     },
-    {
-      name: 'a member has failed and was not resynced (P8)',
-      answers: [
-        answer('a:1', { id: 'a', record: ab }),
-        answer('b:1', { id: 'b', record: ab, failed: true }),
-      ],
-    },
   ])('refuses when $name', ({ answers }) => {
     expect(codeOf(() => planOpen(answers, wish()))).toBe('MEMBERSHIP_UNPROVEN');
+  });
+
+  it('salvage does without a member that has failed', () => {
+    const answers = [
+      answer('a:1', { id: 'a', record: ab }),
+      answer('b:1', { id: 'b', record: ab, failed: true }),
+    ];
+    const plan = planOpen(answers, wish({ salvage: true }));
+    expect(plan.open.map((m) => m.replicaId)).toEqual(['a']);
+    expect(plan.record.era).toBe(1);
+  });
+
+  it('R5: an engine that had the volume does not take it back from another', () => {
+    const answers = [answer('a:1', { id: 'a', record: onlyA })];
+    const own = { own: { epoch: 2 } };
+    expect(codeOf(() => planOpen(answers, { ...wish(), ...own }))).toBe('STALE_EPOCH');
+    expect(planOpen(answers, { ...wish(), own: { epoch: 9 } }).epoch).toBe(10);
   });
 
   it('salvage opens what is left and records the loss', () => {

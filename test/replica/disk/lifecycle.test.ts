@@ -3,7 +3,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { BLOCK_SIZE, MIB, REGION_SIZE } from '../../../common/units.js';
 import { compareReplicas } from '../../../replica/compare.js';
 import type { ReplicaHandle } from '../../../replica/disk/disk.js';
-import { checksumsOf, StoreBed, stamped, VOLUME } from '../store/store-bed.js';
+import { checksumsOf, MEMBERSHIP, StoreBed, stamped, VOLUME } from '../store/store-bed.js';
 
 let bed: StoreBed;
 
@@ -12,20 +12,19 @@ afterEach(async () => {
   expect(bed.pool.usedBytes).toBe(0);
 });
 
-const MEMBERSHIP = { epoch: 1, generation: 1, members: [] };
-
 describe('records', () => {
   it('P4, R3, R7: epoch and membership are durable when they resolve', async () => {
     bed = new StoreBed();
     await bed.open();
     const member = { replicaId: 'r1', address: 'a:1', state: 'in-sync' as const };
     await bed.handle.setEpoch(7, 'engine-7');
-    await bed.handle.setMembership({ epoch: 7, generation: 3, members: [member] });
+    const record = { epoch: 7, generation: 3, engineId: 'engine-7', era: 2, members: [member] };
+    await bed.handle.setMembership(record);
     await bed.powerCut('dropped');
     await bed.open();
     expect(bed.handle.epoch).toBe(7);
     expect(bed.handle.engineId).toBe('engine-7');
-    expect(bed.handle.membership).toEqual({ epoch: 7, generation: 3, members: [member] });
+    expect(bed.handle.membership).toEqual(record);
     await expect(bed.handle.setEpoch(6, 'old')).rejects.toMatchObject({ code: 'STALE_EPOCH' });
     expect(bed.handle.epoch).toBe(7);
   });

@@ -6,7 +6,7 @@ import { BLOCK_SIZE, KIB, MIB } from '../../../common/units.js';
 import { crc32c } from '../../../native/index.js';
 import { openDisk } from '../../../replica/disk/disk.js';
 import { MemoryDisk } from '../../support/memory-device.js';
-import { checksumsOf, StoreBed, stamped, VOLUME } from '../store/store-bed.js';
+import { checksumsOf, MEMBERSHIP, StoreBed, stamped, VOLUME } from '../store/store-bed.js';
 
 let bed: StoreBed;
 
@@ -334,13 +334,12 @@ describe('metadata records', () => {
   it('damage of one replica leaves the others alone; it can be deleted', async () => {
     bed = new StoreBed();
     const disk = await bed.openDisk();
-    const membership = { epoch: 1, generation: 1, members: [] };
     for (const volume of ['va', 'vb']) {
       await disk.createReplica({
         volume,
         sizeBytes: 8 * MIB,
         replicaId: `r-${volume}`,
-        membership,
+        membership: MEMBERSHIP,
       });
       const handle = await disk.openReplica(volume);
       const content = stamped(5, 4);

@@ -1,9 +1,26 @@
 /** A ReplicaStore in memory whose operations can be held back, and that notes what was called. */
+
+import { bitIsSet, setBits } from '../../../common/bitmap.js';
 import type { AlignedBuffer, BufferPool } from '../../../common/block-device.js';
 import { StorageError } from '../../../common/errors.js';
 import { BLOCK_SIZE } from '../../../common/units.js';
-import { crc32cBlocks, ZERO_BLOCK_CRC } from '../../../native/index.js';
-import type { MapRun, ReplicaStore, StoredRead } from '../../../replica/replica-store.js';
+import {
+  BLOCK_HASH_BYTES,
+  crc32c,
+  crc32cBlocks,
+  hashBlocks,
+  ZERO_BLOCK_CRC,
+} from '../../../native/index.js';
+import type { ExtentInfo, ExtentTag, RegionInfo, Tag } from '../../../proto/control.js';
+import { bitmapBytesOf } from '../../../proto/io-codec.js';
+import type {
+  BlockHashes,
+  MapRun,
+  Replacement,
+  ReplicaStore,
+  SparseRead,
+  StoredRead,
+} from '../../../replica/replica-store.js';
 
 export class FakeStore implements ReplicaStore {
   failedReason: string | undefined;
@@ -57,6 +74,60 @@ export class FakeStore implements ReplicaStore {
     }
     crc32cBlocks(data.bytes, 0, lengthBytes, checksums, 0);
     return { data, checksums };
+  }
+
+  async readSparse(
+    offsetBytes: number,
+    lengthBytes: number,
+    options?: { raw?: boolean },
+  ): Promise<SparseRead> {
+    const name = options?.raw === true ? 'sparse raw' : 'sparse';
+    await this.#enter(name, offsetBytes, lengthBytes);
+    const { bitmap, blocks } = this.#present(offsetBytes, lengthBytes);
+    const sums = Buffer.alloc(4 * blocks.length);
+    if (blocks.length === 0) return { data: undefined, checksums: bitmap };
+    const data = this.pool.acquire(blocks.length * BLOCK_SIZE);
+    for (const [i, block] of blocks.entries()) block.copy(data.bytes, i * BLOCK_SIZE);
+    crc32cBlocks(data.bytes, 0, data.bytes.length, sums, 0);
+    return { data, checksums: Buffer.concat([bitmap, sums]) };
+  }
+
+  async hash(
+    offsetBytes: number,
+    lengthBytes: number,
+    options?: { raw?: boolean },
+  ): Promise<BlockHashes> {
+    await this.#enter(options?.raw === true ? 'hash raw' : 'hash', offsetBytes, lengthBytes);
+    const { bitmap } = this.#present(offsetBytes, lengthBytes);
+    const hashes = Buffer.alloc((lengthBytes / BLOCK_SIZE) * BLOCK_HASH_BYTES);
+    for (let at = 0; at < lengthBytes; at += BLOCK_SIZE) {
+      const block = this.#blocks.get((offsetBytes + at) / BLOCK_SIZE) ?? Buffer.alloc(BLOCK_SIZE);
+      hashBlocks(block, 0, BLOCK_SIZE, hashes, (at / BLOCK_SIZE) * BLOCK_HASH_BYTES);
+    }
+    return { bitmaps: Buffer.concat([bitmap, Buffer.alloc(bitmap.length)]), hashes };
+  }
+
+  async replace(offsetBytes: number, lengthBytes: number, content: Replacement): Promise<void> {
+    const bitmap = Buffer.from(content.bitmap);
+    const checksums = Buffer.from(content.checksums);
+    try {
+      await this.#enter('replace', offsetBytes, lengthBytes);
+      let first = -1;
+      let present = 0;
+      for (let n = 0; n < lengthBytes / BLOCK_SIZE; n++) {
+        const at = offsetBytes / BLOCK_SIZE + n;
+        this.#blocks.delete(at);
+        if (!bitIsSet(bitmap, 0, n)) continue;
+        if (first === -1) first = n;
+        const from = (n - first) * BLOCK_SIZE;
+        const block = Buffer.from(content.data?.bytes.subarray(from, from + BLOCK_SIZE) ?? []);
+        this.#blocks.set(at, block);
+        if (crc32c(block) !== checksums.readUInt32LE(4 * present)) throw new Error('wrong sums');
+        present += 1;
+      }
+    } finally {
+      content.data?.release();
+    }
   }
 
   async write(offsetBytes: number, data: AlignedBuffer, checksums: Buffer): Promise<void> {
@@ -117,8 +188,41 @@ export class FakeStore implements ReplicaStore {
     this.dirty.delete(regionNumber);
   }
 
+  async cleanAs(regionNumber: number, tag: Tag, extentTags: readonly ExtentTag[]): Promise<void> {
+    const extents = extentTags.map((item) => `${item.extent}:${item.tag.counter}`).join(' ');
+    await this.#enter(`clean-as ${tag.epoch}:${tag.counter} [${extents}]`, regionNumber, 0);
+    this.dirty.delete(regionNumber);
+  }
+
+  regions(first: number, count: number): RegionInfo[] {
+    this.calls.push(`regions ${first}+${count}`);
+    const info = { dirty: true, allocatedExtents: 0, tag: { epoch: 0, counter: 0 } };
+    return this.dirtyRegions()
+      .filter((number) => number >= first && number < first + count)
+      .map((number) => ({ number, ...info }));
+  }
+
+  async extents(regionNumber: number): Promise<ExtentInfo[]> {
+    await this.#enter('extents', regionNumber, 0);
+    const tag = { epoch: 1, counter: 7 };
+    return [{ number: regionNumber * 64, allocated: true, written: false, tag }];
+  }
+
   dirtyRegions(): number[] {
     return [...this.dirty].sort((a, b) => a - b);
+  }
+
+  #present(offsetBytes: number, lengthBytes: number): { bitmap: Buffer; blocks: Buffer[] } {
+    const count = lengthBytes / BLOCK_SIZE;
+    const bitmap = Buffer.alloc(bitmapBytesOf(count));
+    const blocks: Buffer[] = [];
+    for (let n = 0; n < count; n++) {
+      const block = this.#blocks.get(offsetBytes / BLOCK_SIZE + n);
+      if (block === undefined) continue;
+      setBits(bitmap, 0, n, 1);
+      blocks.push(block);
+    }
+    return { bitmap, blocks };
   }
 
   async #enter(name: string, offsetBytes: number, lengthBytes: number): Promise<void> {

@@ -224,8 +224,7 @@ describe('the in-flight window across engines', () => {
 
 describe('membership records', () => {
   const record = (epoch: number, generation: number, state: 'in-sync' | 'failed' = 'in-sync') => ({
-    epoch,
-    generation,
+    ...{ epoch, generation, engineId: 'e1', era: 0 },
     members: [{ replicaId: 'r1', address: 'unix:/a', state }],
   });
   const set = (membership: ReturnType<typeof record>) =>

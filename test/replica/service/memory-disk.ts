@@ -16,6 +16,7 @@ export class MemoryHandle implements ReplicaHandle {
   readonly counters = new StoreCounters();
   restartedDirty = false;
   lossy = false;
+  #loads = 0;
   store: FakeStore;
   /** durable calls, in order */
   readonly log: string[] = [];
@@ -56,10 +57,16 @@ export class MemoryHandle implements ReplicaHandle {
     return this.record.membership;
   }
 
+  get incarnation(): string {
+    return this.#loads === 0 ? 'i1' : `i1+${this.#loads}`;
+  }
+
   async setEpoch(epoch: number, engineId: string): Promise<void> {
     await this.gate;
     this.#fail();
-    this.record = { ...this.record, epoch, engineId };
+    const news = epoch > this.record.epoch;
+    const previousEngineId = news ? this.record.engineId : this.record.previousEngineId;
+    this.record = { ...this.record, epoch, engineId, previousEngineId };
     this.log.push(`epoch ${epoch} ${engineId}`);
   }
 
@@ -71,6 +78,7 @@ export class MemoryHandle implements ReplicaHandle {
 
   async reopen(): Promise<void> {
     this.log.push('reopen');
+    this.#loads += 1;
     this.store = new FakeStore(this.volume, this.replicaId, this.sizeBytes, this.pool);
   }
 
@@ -110,8 +118,9 @@ export class MemoryDisk implements Disk {
   }
 
   replicas(): ReplicaSummary[] {
-    return [...this.handles.values()].map(({ record, store }) => ({
+    return [...this.handles.values()].map(({ record, store, restartedDirty, incarnation }) => ({
       ...record,
+      ...{ restartedDirty, incarnation },
       allocatedBytes: store.allocatedBytes,
       dirtyRegions: store.dirty.size,
       failedReason: store.failedReason,
@@ -123,6 +132,7 @@ export class MemoryDisk implements Disk {
       ...options,
       epoch: options.membership.epoch,
       engineId: '',
+      previousEngineId: '',
       lastIncarnation: '',
       bootId: '',
       lossy: false,

@@ -67,6 +67,8 @@ export const SIZE_BYTES = 256 * MIB;
 export const RECORD: Membership = {
   epoch: 0,
   generation: 1,
+  engineId: '',
+  era: 0,
   members: [{ replicaId: 'r1', address: 'unix:/a', state: 'in-sync' }],
 };
 
@@ -102,12 +104,12 @@ export async function createFixture(
   const set = DiskSet.of(disks);
   const replicas = new ReplicaDirectory();
   const identity = { daemonId: 'n1', clusterId: 'c1', incarnation: 'i1', bootId: 'b1' };
-  const control = new ControlService({ identity, disks: set, replicas, log });
+  const startedMs = clock.nowMs();
+  const control = new ControlService({ identity, disks: set, replicas, clock, startedMs, log });
   const registry = createRegistry('replica');
   const memory = new Semaphore('memory', options.memoryBytes ?? 48 * MIB, 64);
   const streams: StreamService = new StreamService({
     replicas,
-    incarnation: identity.incarnation,
     memory,
     pool,
     metrics: new ServiceMetrics(registry, {

@@ -1,16 +1,17 @@
 /**
  * One replica against a naive model, with kills and power cuts at any step
- * (D1, F1, F3, N4, P1, P9).
+ * (D1, F1, F3, N4, P1, P2, P9).
  *
  * The model keeps for each block the values that it may hold. An acknowledged write leaves one. A
  * flush makes that one the only one a power cut may show; later ones, acknowledged or not, join the
  * candidates. What a restart shows is read back whole and must be one of
- * them.
+ * them. A region that is clean must hold what it held when its tag was given.
  */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { BLOCK_SIZE, MIB, REGION_SIZE } from '../../../common/units.js';
 import { type Fate, seededRandom } from '../../support/memory-device.js';
+import { replace } from './sparse-ops.js';
 import { StoreBed, stamped } from './store-bed.js';
 
 /** Windows of the volume that are used: extent edges, a region edge, the end. */
@@ -19,18 +20,26 @@ const WINDOWS = [0, 240, 500, REGION_SIZE / BLOCK_SIZE - 20, VOLUME_BYTES / BLOC
 const WINDOW_BLOCKS = 40;
 
 type Step =
-  | { op: 'write' | 'trim' | 'zeroes' | 'noHole'; window: number; at: number; blocks: number }
+  | { op: Change; window: number; at: number; blocks: number; density: number }
   | { op: 'extents'; first: number; count: number }
   | { op: 'flush' | 'reopen' | 'read' }
-  | { op: 'clean'; region: number }
-  | { op: 'kill'; inFlight: number }
-  | { op: 'power'; inFlight: number; fate: Fate; kept: number };
+  | { op: 'clean' | 'cleanAs'; region: number }
+  | { op: 'kill'; inFlight: number; cleaning: Cleaning }
+  | { op: 'power'; inFlight: number; cleaning: Cleaning; fate: Fate; kept: number };
+
+type Change = 'write' | 'trim' | 'zeroes' | 'noHole' | 'replace';
+/** what begins in region 0 just before the operations that a crash meets; without operations it is
+ *  done before the crash */
+type Cleaning = 'none' | 'clean' | 'cleanAs';
 
 const range = {
   window: fc.integer({ min: 0, max: WINDOWS.length - 1 }),
   at: fc.integer({ min: 0, max: WINDOW_BLOCKS - 1 }),
   blocks: fc.integer({ min: 1, max: WINDOW_BLOCKS }),
+  density: fc.integer({ min: 0, max: 4 }),
 };
+const inFlight = fc.constantFrom(0, 0, 0, 1, 2, 3, 4, 6);
+const cleaning = fc.constantFrom<Cleaning>('none', 'clean', 'cleanAs');
 
 const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 8, arbitrary: fc.record({ op: fc.constant('write' as const), ...range }) },
@@ -38,6 +47,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     weight: 3,
     arbitrary: fc.record({ op: fc.constantFrom('trim', 'zeroes', 'noHole'), ...range }),
   },
+  { weight: 5, arbitrary: fc.record({ op: fc.constant('replace' as const), ...range }) },
   {
     weight: 1,
     arbitrary: fc.record({
@@ -49,9 +59,9 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 4, arbitrary: fc.record({ op: fc.constant('flush' as const) }) },
   { weight: 1, arbitrary: fc.record({ op: fc.constantFrom('read', 'reopen') }) },
   {
-    weight: 2,
+    weight: 4,
     arbitrary: fc.record({
-      op: fc.constant('clean' as const),
+      op: fc.constantFrom('clean', 'cleanAs'),
       region: fc.integer({ min: 0, max: 1 }),
     }),
   },
@@ -59,14 +69,16 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     weight: 2,
     arbitrary: fc.record({
       op: fc.constant('kill' as const),
-      inFlight: fc.integer({ min: 0, max: 6 }),
+      inFlight,
+      cleaning,
     }),
   },
   {
     weight: 4,
     arbitrary: fc.record({
       op: fc.constant('power' as const),
-      inFlight: fc.integer({ min: 0, max: 6 }),
+      inFlight,
+      cleaning,
       fate: fc.constantFrom<Fate>('kept', 'dropped', 'subset'),
       kept: fc.integer({ min: 0, max: 5 }),
     }),
@@ -114,6 +126,7 @@ class Model {
   }
 }
 
+const NO_TAG = { epoch: 0, counter: 0 };
 const USED = WINDOWS.flatMap((from) => Array.from({ length: WINDOW_BLOCKS }, (_, n) => from + n));
 
 class Run {
@@ -121,6 +134,8 @@ class Run {
   readonly model = new Model();
   #stamp = 0;
   #tag = 0;
+  /** what a region held when it was given a tag, by counter */
+  readonly #named = new Map<number, ReadonlyMap<number, Value>>();
   /** content by first word: stamp and index in its write */
   readonly #contents = new Map<Value, Buffer>([[0, Buffer.alloc(BLOCK_SIZE)]]);
 
@@ -155,7 +170,8 @@ class Run {
         model.flushed();
         break;
       case 'clean':
-        await bed.store.clean(step.region, { epoch: 1, counter: ++this.#tag });
+      case 'cleanAs':
+        await this.clean(step.op, step.region);
         break;
       case 'extents':
         await this.trimExtents(step.first, step.count);
@@ -169,27 +185,51 @@ class Run {
     }
   }
 
-  operation(step: { op: string; window: number; at: number; blocks: number }): Promise<void> {
-    const { bed, model } = this;
+  operation(step: Extract<Step, { op: Change }>): Promise<void> {
+    const { model } = this;
     const first = (WINDOWS[step.window] ?? 0) + step.at;
-    const blocks = Math.min(step.blocks, WINDOW_BLOCKS - step.at);
+    // A replace stays in its extent.
+    const edge = step.op === 'replace' ? (Math.floor(first / 256) + 1) * 256 : Infinity;
+    const blocks = Math.min(step.blocks, WINDOW_BLOCKS - step.at, edge - first);
     const values: Value[] = [];
-    const content = Buffer.alloc(blocks * BLOCK_SIZE);
     for (let n = 0; n < blocks; n += 1) {
-      values.push(step.op === 'write' ? ++this.#stamp : 0);
-      this.contentOf(values[n] ?? 0).copy(content, n * BLOCK_SIZE);
+      const comes = step.op === 'write' || (step.op === 'replace' && n % 5 < step.density);
+      values.push(comes ? ++this.#stamp : 0);
       model.begin(first + n, values[n] ?? 0);
     }
-    const [at, length] = [first * BLOCK_SIZE, blocks * BLOCK_SIZE];
-    const done =
-      step.op === 'write'
-        ? bed.write(first, content)
-        : step.op === 'trim'
-          ? bed.store.trim(at, length)
-          : bed.store.writeZeroes(at, length, { noHole: step.op === 'noHole' });
-    return done.then(() => {
+    return this.perform(step.op, first, values).then(() => {
       for (const [n, value] of values.entries()) model.acknowledge(first + n, value);
     });
+  }
+
+  perform(op: Change, first: number, values: readonly Value[]): Promise<void> {
+    const { bed } = this;
+    const contents = values.map((value) => (value === 0 ? undefined : this.contentOf(value)));
+    if (op === 'replace') return replace(bed, first, contents);
+    const zeroes = this.contentOf(0);
+    if (op === 'write') return bed.write(first, Buffer.concat(contents.map((c) => c ?? zeroes)));
+    const [at, length] = [first * BLOCK_SIZE, values.length * BLOCK_SIZE];
+    if (op === 'trim') return bed.store.trim(at, length);
+    return bed.store.writeZeroes(at, length, { noHole: op === 'noHole' });
+  }
+
+  /** With nothing in flight in the region: its tag names what the model holds now. */
+  async clean(how: 'clean' | 'cleanAs', region: number): Promise<void> {
+    const { store } = this.bed;
+    const tag = { epoch: 1, counter: ++this.#tag };
+    const name = (): void => {
+      const held = blocksOf(region).map((block) => [block, this.model.get(block)] as const);
+      this.#named.set(tag.counter, new Map(held));
+    };
+    if (how === 'clean') {
+      name();
+      await store.clean(region, tag);
+      return;
+    }
+    const extents = (await store.extents(region)).filter(({ allocated }) => allocated);
+    name();
+    const extentTags = extents.map(({ number }) => ({ extent: number, tag }));
+    await store.cleanAs(region, extents.length === 0 ? NO_TAG : tag, extentTags);
   }
 
   async trimExtents(first: number, count: number): Promise<void> {
@@ -202,15 +242,21 @@ class Run {
   /** With operations in flight, each in a window of its own. */
   async crash(step: Extract<Step, { op: 'kill' | 'power' }>): Promise<void> {
     const { bed } = this;
-    const ops = ['write', 'trim', 'write', 'noHole', 'write'];
+    const ops: readonly Change[] = ['write', 'trim', 'replace', 'noHole', 'write'];
     const work: Array<Promise<void>> = [];
+    if (step.cleaning !== 'none') {
+      // Refused if the operations below are there first.
+      work.push(this.clean(step.cleaning, 0).catch(() => undefined));
+    }
     for (const [window] of WINDOWS.entries()) {
       if (window >= step.inFlight) break;
       const op = ops[(window + this.#stamp) % ops.length] ?? 'write';
-      const operation = this.operation({ op, window, at: window * 3, blocks: 12 + window * 5 });
+      const size = { window, at: window * 3, blocks: 12 + window * 5, density: window };
+      const operation = this.operation({ op, ...size });
       work.push(operation.catch(() => undefined));
     }
-    if (step.inFlight > 0) for (let n = 0; n < this.#stamp % 23; n += 1) await turn();
+    if (step.inFlight === 0) await Promise.all(work);
+    else for (let n = 0; n < this.#stamp % 23; n += 1) await turn();
     if (step.op === 'kill') await bed.kill();
     else await bed.powerCut(step.fate, step.kept);
     await Promise.all(work);
@@ -238,6 +284,23 @@ class Run {
         if (powerCut) this.model.candidates.delete(block);
       }
     }
+    this.checkTags();
+  }
+
+  /** P2: a region without mark holds what its tag was given to; without a tag, nothing. */
+  checkTags(): void {
+    const infos = this.bed.store.regions(0, 2);
+    for (const region of [0, 1]) {
+      const info = infos.find(({ number }) => number === region);
+      if (info?.dirty === true) continue;
+      const named = this.#named.get(info?.tag.counter ?? 0);
+      for (const block of blocksOf(region)) {
+        const want = named?.get(block) ?? 0;
+        if (this.model.get(block) === want) continue;
+        const text = `block ${block} holds ${this.model.get(block)}, its clean region ${want}`;
+        throw new Error(`tag ${info?.tag.counter}: ${text}`);
+      }
+    }
   }
 
   contentOf(value: Value): Buffer {
@@ -248,6 +311,11 @@ class Run {
     }
     return content;
   }
+}
+
+function blocksOf(region: number): number[] {
+  const first = (region * REGION_SIZE) / BLOCK_SIZE;
+  return USED.filter((block) => block >= first && block < first + REGION_SIZE / BLOCK_SIZE);
 }
 
 function turn(): Promise<void> {
@@ -263,7 +331,7 @@ async function play(steps: readonly Step[], seed: number): Promise<void> {
   expect(run.bed.pool.usedBytes).toBe(0);
 }
 
-describe('F1, F3, D1, N4: a replica that is killed and loses power', () => {
+describe('F1, F3, D1, N4, P2: a replica that is killed and loses power', () => {
   const seed = Number(process.env['SEED'] ?? Date.now() % 1_000_000);
   const numRuns = Number(process.env['RUNS'] ?? 25);
 

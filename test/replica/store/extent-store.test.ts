@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { BLOCK_SIZE, MIB, REGION_SIZE } from '../../../common/units.js';
 import type { ReplicaStore } from '../../../replica/replica-store.js';
-import { checksumsOf, StoreBed, stamped, VOLUME } from './store-bed.js';
+import { checksumsOf, MEMBERSHIP, StoreBed, stamped, VOLUME } from './store-bed.js';
 
 let bed: StoreBed;
 
@@ -246,12 +246,11 @@ describe('power cuts that keep one half and lose the other', () => {
     const disk = await bed.openDisk();
     const handles = [];
     for (const volume of ['va', 'vb']) {
-      const membership = { epoch: 1, generation: 1, members: [] };
       await disk.createReplica({
         volume,
         sizeBytes: 8 * MIB,
         replicaId: `r-${volume}`,
-        membership,
+        membership: MEMBERSHIP,
       });
       handles.push(await disk.openReplica(volume));
     }
@@ -289,7 +288,7 @@ describe('power cuts that keep one half and lose the other', () => {
         volume: 'v2',
         sizeBytes: 8 * MIB,
         replicaId: 'r2',
-        membership: { epoch: 1, generation: 1, members: [] },
+        membership: MEMBERSHIP,
       });
       const { store } = await bed.disk.openReplica('v2');
       await Promise.all(

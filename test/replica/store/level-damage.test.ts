@@ -11,7 +11,7 @@ import { BLOCK_SIZE, MIB } from '../../../common/units.js';
 import { openDisk } from '../../../replica/disk/disk.js';
 import { openLevelKv } from '../../../replica/store/level-kv.js';
 import { MemoryBufferPool, MemoryDisk } from '../../support/memory-device.js';
-import { checksumsOf, stamped } from './store-bed.js';
+import { checksumsOf, MEMBERSHIP, stamped } from './store-bed.js';
 
 const EXTENTS = 60;
 const medium = new MemoryDisk({ sizeBytes: (EXTENTS + 8) * MIB });
@@ -47,7 +47,7 @@ beforeAll(async () => {
       volume: 'v1',
       sizeBytes: EXTENTS * MIB,
       replicaId: 'r1',
-      membership: { epoch: 1, generation: 1, members: [] },
+      membership: MEMBERSHIP,
     });
     const handle = await disk.openReplica('v1');
     for (let extent = 0; extent < EXTENTS; extent += 1) {

@@ -16,7 +16,8 @@ import {
 import type { ReplicaStore } from '../../../replica/replica-store.js';
 import { missing } from '../../support/host.js';
 import { LoopDevice } from '../../support/loop-device.js';
-import { checksumsOf, stamped } from './store-bed.js';
+import { type SuiteBed, sparseSuite } from './sparse-suite.js';
+import { checksumsOf, MEMBERSHIP, stamped } from './store-bed.js';
 
 const pool = createBufferPool({ limitBytes: 128 * MIB });
 let directory: string;
@@ -60,7 +61,7 @@ async function makeVolume(on: Disk): Promise<ReplicaHandle> {
     volume: 'v1',
     sizeBytes: 128 * MIB,
     replicaId: 'r1',
-    membership: { epoch: 1, generation: 1, members: [] },
+    membership: MEMBERSHIP,
   });
   return await on.openReplica('v1');
 }
@@ -109,6 +110,19 @@ for (const place of places) {
         expect(got.equals(want)).toBe(true);
         read.data?.release();
       }
+    });
+
+    const suiteBed = ({ store, counters }: ReplicaHandle): SuiteBed => ({ store, pool, counters });
+    let at: { path: string; size: number | undefined };
+    sparseSuite({
+      open: async () => {
+        at = await place.make();
+        return suiteBed(await openVolume(at.path, at.size));
+      },
+      again: async () => {
+        await disk?.close();
+        return suiteBed(await openVolume(at.path));
+      },
     });
 
     it('fstrim: trimmed extents go back to the file below', async () => {

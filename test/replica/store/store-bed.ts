@@ -6,6 +6,7 @@ import type { AlignedBuffer } from '../../../common/block-device.js';
 import { SystemClock } from '../../../common/clock.js';
 import { BLOCK_SIZE, MIB } from '../../../common/units.js';
 import { crc32cBlocks } from '../../../native/index.js';
+import type { Membership } from '../../../proto/control.js';
 import {
   type Disk,
   type DiskOptions,
@@ -24,6 +25,10 @@ import {
 import { MemoryKvHome } from '../../support/memory-kv.js';
 
 export const VOLUME = 'v1';
+export const MEMBERSHIP: Membership = {
+  ...{ epoch: 1, generation: 1, engineId: '', era: 0 },
+  members: [],
+};
 
 /** The files around a disk, in memory; locks die with the process. */
 export class MemoryMetaHome implements MetaHome {
@@ -145,7 +150,7 @@ export class StoreBed {
       volume: VOLUME,
       sizeBytes: this.volumeBytes,
       replicaId: 'r1',
-      membership: { epoch: 1, generation: 1, members: [] },
+      membership: MEMBERSHIP,
     });
     this.#handle = await disk.openReplica(VOLUME);
     return this.store;

@@ -84,3 +84,17 @@ export function forEachRun(
     bit = next;
   }
 }
+
+/** How many bits of the range are set; the range may be empty. */
+export function countSet(map: Uint8Array, base: number, first: number, count: number): number {
+  const end = first + count;
+  let set = 0;
+  for (let bit = first; bit < end; ) {
+    const from = bit & 7;
+    const to = Math.min(8, from + (end - bit));
+    let byte = (map[base + (bit >> 3)] ?? 0) & mask(from, to);
+    for (; byte !== 0; byte &= byte - 1) set += 1;
+    bit += to - from;
+  }
+  return set;
+}

@@ -1,0 +1,283 @@
+/**
+ * Brings members that are out back into the set, each on its own, for the life of a tenure (R6,
+ * P6, P7).
+ *
+ * One attempt: find the replica -> open it with our epoch -> data stream -> from here on it gets
+ * every change -> catch up what it missed -> flush -> promotion, durable. Whatever fails in between
+ * leaves the member out, with what it still misses noted; the next attempt follows after a pause
+ * that doubles (scenarios 8, 27), and starts anew once the member has been well for long.
+ */
+import { sleep } from '../../common/clock.js';
+import { StorageError, toStorageError } from '../../common/errors.js';
+import { REGION_SIZE } from '../../common/units.js';
+import { crc32cVerify } from '../../native/index.js';
+import type { OpenReplicaReply, ReplicaControl } from '../../proto/control.js';
+import type { MembershipKeeper } from '../core/membership-keeper.js';
+import type { ReplicaLink } from '../core/replica-link.js';
+import type { SlowWatch } from '../core/slow-watch.js';
+import type { DataPath } from '../data-path.js';
+import type { EngineConfig } from '../engine-config.js';
+import type { EngineEnvironment } from '../engine-environment.js';
+import type { EventLog } from '../events/event-log.js';
+import { connectMember } from '../standalone/connect-member.js';
+import { CatchUp } from './catch-up.js';
+import { findReplica } from './find-replica.js';
+import { Progress, type ProgressView } from './progress.js';
+import { RangeCopier } from './range-copier.js';
+
+export interface MemberReturnsOptions {
+  readonly config: EngineConfig;
+  readonly environment: EngineEnvironment;
+  readonly data: DataPath;
+  readonly events: EventLog;
+  readonly slow: SlowWatch;
+  readonly engineId: string;
+  readonly epoch: number;
+  readonly keeper: MembershipKeeper;
+  readonly signal: AbortSignal;
+  /** members with a control connection; what this finds is added, and closed by the owner */
+  readonly known: Map<string, { readonly address: string; readonly control: ReplicaControl }>;
+  readonly onBroken: (link: ReplicaLink, error: StorageError) => void;
+  readonly onHeard: () => void;
+}
+
+interface Candidate {
+  running: boolean;
+  attempts: number;
+  lastInSyncMs: number;
+  progress: Progress | undefined;
+  reason: string;
+}
+
+interface Found {
+  readonly replicaId: string;
+  readonly address: string;
+  readonly control: ReplicaControl;
+}
+
+const FIRST_PAUSE_MS = 500;
+const PAUSE_MAX_MS = 30_000;
+/** In-sync for so long: whatever was wrong is over. */
+const WELL_MS = 60_000;
+const LIST_REGIONS = 1024;
+
+/** Reasons to have left that say nothing about what is on the member's disk. */
+const LINK_REASONS = new Set(['UNAVAILABLE', 'DEADLINE', 'CLOSED', 'ABORTED', 'PROTOCOL_ERROR']);
+
+export class MemberReturns {
+  readonly #options: MemberReturnsOptions;
+  readonly #candidates = new Map<string, Candidate>();
+
+  constructor(options: MemberReturnsOptions) {
+    this.#options = options;
+  }
+
+  /** How far the catch-up of a member is; undefined: it is not under way. */
+  progressOf(replicaId: string): ProgressView | undefined {
+    return this.#candidates.get(replicaId)?.progress?.view();
+  }
+
+  /** Why the last attempt failed; '' if none did. */
+  reasonOf(replicaId: string): string {
+    return this.#candidates.get(replicaId)?.reason ?? '';
+  }
+
+  /** The member is out: tries to bring it back until it is in-sync or the tenure ends. */
+  start(replicaId: string, firstPauseMs = FIRST_PAUSE_MS): void {
+    const candidate = this.#candidateOf(replicaId);
+    if (candidate.running || this.#options.signal.aborted) return;
+    candidate.running = true;
+    void this.#run(replicaId, candidate, firstPauseMs).finally(() => {
+      candidate.running = false;
+    });
+  }
+
+  forget(replicaId: string): void {
+    this.#candidates.delete(replicaId);
+  }
+
+  /** Makes a new member on the daemon at `address`; it is filled in the background.
+   *  @throws StorageError why it could not be recorded */
+  async join(address: string): Promise<string> {
+    const { environment, keeper, data, events } = this.#options;
+    const replicaId = environment.randomId('r');
+    keeper.set.join(replicaId, address);
+    await keeper.changed();
+    data.table.addAway(replicaId);
+    events.add('joined', `new member on ${address}`, { replica: replicaId });
+    this.start(replicaId, 0);
+    return replicaId;
+  }
+
+  async #run(replicaId: string, candidate: Candidate, firstPauseMs: number): Promise<void> {
+    const { signal, keeper, environment } = this.#options;
+    const { clock } = environment;
+    if (clock.nowMs() - candidate.lastInSyncMs > WELL_MS) candidate.attempts = 0;
+    let pauseMs = candidate.attempts === 0 ? firstPauseMs : this.#pauseMs(candidate);
+    for (;;) {
+      const backOffMs = this.#options.slow.backOffMs(replicaId, clock.nowMs());
+      await sleep(clock, Math.max(pauseMs, backOffMs), signal).catch(() => undefined);
+      if (signal.aborted || keeper.set.roleOf(replicaId) !== 'out') return;
+      candidate.attempts += 1;
+      const done = await this.#attempt(replicaId, candidate);
+      candidate.progress = undefined;
+      if (done) candidate.lastInSyncMs = clock.nowMs();
+      if (done || signal.aborted) return;
+      // While it was attached it may have been named in-sync by a record: its exclusion comes
+      // first.
+      if (keeper.set.roleOf(replicaId) !== 'out') return;
+      pauseMs = this.#pauseMs(candidate);
+    }
+  }
+
+  #pauseMs(candidate: Candidate): number {
+    return Math.min(PAUSE_MAX_MS, FIRST_PAUSE_MS * 2 ** Math.min(candidate.attempts, 10));
+  }
+
+  /** True: in-sync. */
+  async #attempt(replicaId: string, candidate: Candidate): Promise<boolean> {
+    const { events, signal } = this.#options;
+    candidate.progress = new Progress(this.#options.environment.clock);
+    try {
+      const found = await this.#find(replicaId);
+      const opened = await this.#open(found);
+      const link = await this.#connect(found, opened);
+      await this.#catchUp(link, opened, candidate.progress);
+      return true;
+    } catch (cause) {
+      if (signal.aborted) return false;
+      const error = toStorageError(cause, `bring replica ${replicaId} back`);
+      candidate.reason = `${error.code}: ${error.message}`;
+      events.add('absent', `not back: ${error.message}`, { replica: replicaId, code: error.code });
+      return false;
+    }
+  }
+
+  async #find(replicaId: string): Promise<Found> {
+    const { config, environment, keeper, known } = this.#options;
+    const member = keeper.set.record.members.find((m) => m.replicaId === replicaId);
+    const { network } = environment;
+    const { volume, tuning, replicas } = config;
+    const place = await findReplica({
+      ...{ volume, replicaId, member, addresses: replicas },
+      dial: (address) => network.control(address, tuning.controlDeadlineMs),
+      sizeBytes: this.#options.data.volume.sizeBytes,
+      record: keeper.set.record,
+    });
+    known.get(replicaId)?.control.close();
+    known.set(replicaId, place);
+    return { replicaId, ...place };
+  }
+
+  async #open(found: Found): Promise<OpenReplicaReply> {
+    const { config, epoch, engineId, data } = this.#options;
+    const { volume } = config;
+    const { replicaId, control } = found;
+    const opened = await control.openReplica({ volume, replicaId, epoch, engineId });
+    const { sizeBytes } = opened.info;
+    if (sizeBytes !== data.volume.sizeBytes) {
+      const text = `replica ${replicaId} has ${sizeBytes} bytes, not ${data.volume.sizeBytes}`;
+      throw new StorageError('CONFLICT', text, { replica: replicaId });
+    }
+    return opened;
+  }
+
+  #connect(found: Found, opened: OpenReplicaReply): Promise<ReplicaLink> {
+    const { config, environment, data, engineId, onBroken, onHeard } = this.#options;
+    const { replicaId, address } = found;
+    return connectMember({
+      ...{ config, environment, data, engineId, replicaId, address, opened, onBroken, onHeard },
+    });
+  }
+
+  async #catchUp(link: ReplicaLink, opened: OpenReplicaReply, progress: Progress): Promise<void> {
+    const { keeper, data, events, signal } = this.#options;
+    const { replicaId } = link;
+    if (signal.aborted || link.broken !== undefined || keeper.set.roleOf(replicaId) !== 'out') {
+      const error = link.broken ?? new StorageError('ABORTED', 'the member is not wanted now');
+      link.break(error);
+      throw error;
+    }
+    const suspect = this.#suspectRegions(replicaId, opened);
+    // From this step on it gets every change; what it has missed until here is known or not.
+    keeper.set.attach(replicaId);
+    const missed = data.table.add(link, false);
+    if (missed === undefined) throw new Error(`replica ${replicaId} was not away`);
+    const how = missed.overflowed ? 'by dirty regions and tags' : `${missed.blockCount()} blocks`;
+    events.add('rebuilding', `catching up: ${how}`, { replica: replicaId });
+    try {
+      await this.#makeCatchUp(link, { missed, suspect, progress }).run();
+      if (link.broken !== undefined) throw link.broken;
+      await this.#noteDirty(replicaId);
+      await keeper.promote(replicaId);
+    } catch (cause) {
+      const error = toStorageError(cause, 'catch up');
+      link.break(error);
+      // What was not brought over is missed still.
+      const away = data.table.away.get(replicaId);
+      if (suspect.length > 0) away?.forget();
+      else away?.add(missed);
+      throw error;
+    }
+  }
+
+  /** D3, P8, P10: after anything worse than a lost connection, what its dirty regions hold is
+   *  compared. A daemon that only was killed has lost nothing that it acknowledged. */
+  #suspectRegions(replicaId: string, opened: OpenReplicaReply): readonly number[] {
+    const reason = this.#options.keeper.set.reasonOf(replicaId) ?? '';
+    const linkOnly = LINK_REASONS.has(reason.split(':')[0] ?? '');
+    return linkOnly && !opened.lossy ? [] : opened.dirtyRegions;
+  }
+
+  #makeCatchUp(
+    target: ReplicaLink,
+    state: Pick<ConstructorParameters<typeof CatchUp>[0], 'missed' | 'progress'> & {
+      readonly suspect: readonly number[];
+    },
+  ): CatchUp {
+    const { config, environment, data, epoch, signal, known } = this.#options;
+    const { clock, log } = environment;
+    const { table, lock, pacer } = data;
+    const copier = new RangeCopier({
+      ...{ target, table, lock, gate: data.unequal, verifyBlocks: crc32cVerify },
+      onBadCopy: (link, _error, offsetBytes) => data.repair.add(link, offsetBytes),
+    });
+    const tellerOf = (replicaId: string) => {
+      const member = known.get(replicaId);
+      return member === undefined ? undefined : { replicaId, control: member.control };
+    };
+    const targetTeller = tellerOf(target.replicaId);
+    if (targetTeller === undefined) throw new Error('a member that was opened is known');
+    return new CatchUp({
+      ...{ volume: config.volume, epoch, target, targetTeller, tellerOf, copier },
+      ...{ missed: state.missed, progress: state.progress, suspectRegions: state.suspect },
+      ...{ table, lock, pacer, clock, log, signal },
+      whenSettled: () => data.fanout.whenSettled(),
+      volumeBytes: () => data.volume.sizeBytes,
+    });
+  }
+
+  /** Regions that are dirty on the member have to be cleaned on all members again. */
+  async #noteDirty(replicaId: string): Promise<void> {
+    const { known, config, epoch, data, environment } = this.#options;
+    const control = known.get(replicaId)?.control;
+    if (control === undefined) return;
+    const now = environment.clock.nowMs();
+    const regions = Math.ceil(data.volume.sizeBytes / REGION_SIZE);
+    for (let firstRegion = 0; firstRegion < regions; firstRegion += LIST_REGIONS) {
+      const request = { volume: config.volume, replicaId, epoch, firstRegion, count: LIST_REGIONS };
+      const reply = await control.listRegions(request);
+      for (const { number, dirty } of reply.regions) if (dirty) data.tracker.add(number, now);
+    }
+  }
+
+  #candidateOf(replicaId: string): Candidate {
+    let candidate = this.#candidates.get(replicaId);
+    if (candidate === undefined) {
+      const lastInSyncMs = this.#options.environment.clock.nowMs();
+      candidate = { running: false, attempts: 0, lastInSyncMs, progress: undefined, reason: '' };
+      this.#candidates.set(replicaId, candidate);
+    }
+    return candidate;
+  }
+}

@@ -1,0 +1,137 @@
+/**
+ * Brings ranges of one member that is catching up to what the in-sync members hold.
+ *
+ * Each piece holds the range lock (shared) from the read to the write: clients' writes, which go to
+ * the member as well, are before it or after it, on all members alike (R6). Sources take turns; one
+ * that cannot serve a piece is replaced by the next, and only when none can the copy fails.
+ */
+import { StorageError, toStorageError } from '../../common/errors.js';
+import type { EqualGate } from '../core/equal-gate.js';
+import type { LinkTable } from '../core/link-table.js';
+import type { BlockRun } from '../core/missed-writes.js';
+import type { RangeLock } from '../core/range-lock.js';
+import type { VerifyBlocks } from '../core/read-path.js';
+import type { ReplicaLink } from '../core/replica-link.js';
+import { differingRuns, joinRuns, runRange } from './block-runs.js';
+import {
+  type ByteRange,
+  clearRange,
+  hashRange,
+  type RangeHashes,
+  type RangeImage,
+  readImage,
+  replaceRange,
+} from './member-io.js';
+
+export interface RangeCopierOptions {
+  readonly target: ReplicaLink;
+  readonly table: LinkTable;
+  readonly lock: RangeLock;
+  readonly gate: EqualGate;
+  readonly verifyBlocks: VerifyBlocks;
+  /** a source could not serve a block there */
+  readonly onBadCopy: (link: ReplicaLink, error: StorageError, offsetBytes: number) => void;
+}
+
+/** A request costs about as much as copying so many blocks. */
+const GAP_BLOCKS = 8;
+
+export class RangeCopier {
+  readonly #options: RangeCopierOptions;
+  #turn = 0;
+  copiedBytes = 0;
+
+  constructor(options: RangeCopierOptions) {
+    this.#options = options;
+  }
+
+  /** The range becomes what the sources hold, without looking at what is there.
+   *  @throws StorageError why no source could serve, or the target take it */
+  copy(range: ByteRange): Promise<void> {
+    return this.#locked(range, () => this.#copyLocked(range));
+  }
+
+  /** The range becomes absent, as it is on the sources. */
+  clear(range: ByteRange): Promise<void> {
+    return this.#locked(range, () => clearRange(this.#options.target, range));
+  }
+
+  /** Copies only what differs: both sides hash their content. */
+  compare(range: ByteRange): Promise<void> {
+    return this.#locked(range, async () => {
+      const [truth, copy] = await Promise.all([
+        this.#fromSources(range, (source) => goodHashes(source, range)),
+        hashRange(this.#options.target, range, { raw: true }),
+      ]);
+      for (const run of joinRuns(differingRuns(truth.hashes, copy.hashes), GAP_BLOCKS)) {
+        await this.#copyRun(run, range);
+      }
+    });
+  }
+
+  /** Runs of one extent that the target is known to have missed. */
+  copyRuns(runs: readonly BlockRun[], extent: ByteRange): Promise<void> {
+    return this.#locked(extent, async () => {
+      for (const run of joinRuns(runs, GAP_BLOCKS)) await this.#copyRun(run, extent);
+    });
+  }
+
+  async #copyRun(run: BlockRun, within: ByteRange): Promise<void> {
+    const end = within.offsetBytes + within.lengthBytes;
+    const range = runRange(run, within.offsetBytes, end);
+    if (range.lengthBytes > 0) await this.#copyLocked(range);
+  }
+
+  async #copyLocked(range: ByteRange): Promise<void> {
+    const { target, verifyBlocks } = this.#options;
+    const image = await this.#fromSources<RangeImage>(range, (source) =>
+      readImage(source, range, { raw: false, verifyBlocks }),
+    );
+    try {
+      await replaceRange(target, range, image);
+      this.copiedBytes += image.payload.length;
+    } finally {
+      image.release();
+    }
+  }
+
+  /** Asks one source after the other until one can serve. */
+  async #fromSources<T>(range: ByteRange, ask: (source: ReplicaLink) => Promise<T>): Promise<T> {
+    const { table, onBadCopy } = this.#options;
+    const sources = [...table.inSync];
+    this.#turn += 1;
+    let last: StorageError | undefined;
+    for (let n = 0; n < sources.length; n += 1) {
+      const source = sources[(this.#turn + n) % sources.length] as ReplicaLink;
+      if (source.broken !== undefined) continue;
+      try {
+        return await ask(source);
+      } catch (cause) {
+        const error = toStorageError(cause, `read from replica ${source.replicaId}`);
+        if (source.broken === undefined) onBadCopy(source, error, range.offsetBytes);
+        if (last === undefined || error.code === 'CORRUPT_BLOCK') last = error;
+      }
+    }
+    throw last ?? new StorageError('NO_REPLICA', 'no in-sync replica can be read');
+  }
+
+  async #locked<T>(range: ByteRange, work: () => Promise<T>): Promise<T> {
+    const { lock, gate, target } = this.#options;
+    const hold = lock.lock(range.offsetBytes, range.lengthBytes, false);
+    try {
+      if (hold.ready !== undefined) await hold.ready;
+      if (gate.active) await gate.pending(range.offsetBytes, range.lengthBytes);
+      if (target.broken !== undefined) throw target.broken;
+      return await work();
+    } finally {
+      lock.unlock(hold);
+    }
+  }
+}
+
+async function goodHashes(source: ReplicaLink, range: ByteRange): Promise<RangeHashes> {
+  const found = await hashRange(source, range, { raw: false });
+  if (found.badCount === 0) return found;
+  const text = `${found.badCount} blocks at ${range.offsetBytes} are bad`;
+  throw new StorageError('CORRUPT_BLOCK', text, { replica: source.replicaId, ...range });
+}
