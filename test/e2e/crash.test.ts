@@ -81,6 +81,11 @@ describe(`kill -9 (AUROCHS_SEED=${SEED})`, () => {
     load.served();
     await load.sweep();
     expect(load.problems()).toEqual([]);
+    while ((await cluster.status()).state !== 'healthy') {
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    await cluster.stop();
+    await cluster.expectEqual();
   }, 120_000);
 
   it('R4: a stale copy alone is refused, with the reason', async () => {

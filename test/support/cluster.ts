@@ -1,7 +1,8 @@
 /** A standalone volume on real processes: replica daemons and one engine from the built program, in
  *  a temporary folder. */
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
+import type { VolumeEvent } from '../../engine/events/event-log.js';
 import type { EngineStatus } from '../../proto/control.js';
 import { Child, run } from './process.js';
 
@@ -216,6 +217,13 @@ export class Cluster {
     return JSON.parse(
       await this.aurochs('volume', 'show', 'vol', '--engine', control, '-o', 'json'),
     );
+  }
+
+  /** What the engines of the volume told, oldest first. */
+  async events(): Promise<VolumeEvent[]> {
+    const text = await readFile(path.join(this.dir, 'run/vol.events.jsonl'), 'utf8');
+    const lines = text.split('\n').filter((line) => line !== '');
+    return lines.map((line) => JSON.parse(line) as VolumeEvent);
   }
 
   /** Indexes of the daemons whose copies are in sync. */

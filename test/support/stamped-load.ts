@@ -185,7 +185,7 @@ export class StampedLoad {
   }
 
   /** Reads everything that was ever written, `times` over: unread loss is invisible, and what was
-   *  read must stay. */
+   *  read must stay. @throws Error if a read is refused, or the connection ends */
   async sweep(times = 2): Promise<void> {
     const client = await this.#options.connect();
     const lane = this.#lane(client);
@@ -194,7 +194,11 @@ export class StampedLoad {
       for (const piece of pieces) {
         const first = piece * SWEEP_CELLS;
         const count = Math.min(SWEEP_CELLS, this.#cells - first);
-        await this.#read(lane, { first, count });
+        const refusals = this.refusals.length;
+        const whole = await this.#read(lane, { first, count });
+        const refused = this.refusals[refusals];
+        if (refused !== undefined) throw new Error(`sweep: cells ${first} on: ${refused}`);
+        if (!whole) throw new Error(`sweep: cells ${first} on: the connection ended`);
       }
     }
     await client.close();

@@ -114,6 +114,30 @@ export function expectSound(load: StampedLoad): void {
   expect(load.problems()).toEqual([]);
 }
 
+/** Redundancy is restored without anybody's help. */
+export async function untilHealthy(cluster: Cluster, limitMs = 60_000): Promise<void> {
+  await until('every copy is in sync', limitMs, async () => {
+    return (await cluster.status()).state === 'healthy';
+  });
+}
+
+/** Resolves when the start of the engine has made equal what it had to. */
+export async function untilRecovered(cluster: Cluster, limitMs = 60_000): Promise<void> {
+  await until('every copy is equal', limitMs, async () => {
+    const events = await cluster.events();
+    const compares = events.findLastIndex(({ text }) => text.includes('are compared'));
+    return events.findLastIndex(({ text }) => text === 'all members are equal') >= compares;
+  });
+}
+
+/** How many bytes of writes in flight the starts so far made equal. */
+export async function recoveredBytes(cluster: Cluster): Promise<number> {
+  const events = await cluster.events();
+  return events
+    .filter(({ kind }) => kind === 'recovered')
+    .reduce((sum, { bytes }) => sum + (bytes ?? 0), 0);
+}
+
 /** Polls until the condition holds. @throws Error with what it was about after `limitMs` */
 export async function until(
   what: string,
