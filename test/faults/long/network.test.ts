@@ -211,7 +211,10 @@ describe.skipIf(lacks !== undefined)(`network faults ${lacks ?? ''}`, () => {
           heals.push(await network.cut(here, there));
         }
       }
+      const startedMs = performance.now();
       await expect(cluster.startSecondEngine('second')).rejects.toThrow(/MEMBERSHIP_UNPROVEN/);
+      // Its process has ended, too, whatever TCP still tries.
+      expect(performance.now() - startedMs).toBeLessThan(20_000);
       await load.more(100);
       await load.stop();
       expect(load.refusals).toEqual([]);
