@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { MIB } from '../../../common/units.js';
 import { NbdLoadClient } from '../../support/load-client.js';
 import { SECTORS, type StampedLoad } from '../../support/stamped-load.js';
-import { expectSound, FaultBed, untilRecovered } from '../beds/fault-bed.js';
+import { expectSound, FaultBed, untilHealthy, untilRecovered } from '../beds/fault-bed.js';
 import { PowerCluster, powerHostLacks } from '../beds/power-host.js';
 
 const lacks = powerHostLacks();
@@ -115,6 +115,29 @@ describe.skipIf(lacks !== undefined)(`power cuts ${lacks ?? ''}`, () => {
       load.served();
       expect((await cluster.status()).state).toBe('healthy');
       await untilRecovered(cluster);
+      await Promise.all([cluster.stopDaemon(1, 'SIGKILL'), cluster.stopDaemon(2, 'SIGKILL')]);
+      load.crashed();
+      await load.sweep();
+      expectSound(load);
+    },
+    LIMIT_MS,
+  );
+
+  it(
+    'scenario 57: of one copy under a living engine: it catches up, and the others die next (F2)',
+    async () => {
+      const power = await start();
+      const { cluster } = power;
+      const load = bed.load(cluster, { mix: { flush: 0, fuaPercent: 0 } });
+      await load.start();
+      await load.more(300);
+      await power.cut([0]);
+      load.crashed();
+      await power.restore(() => bed.random.pick(['dropped', 'torn']), [0]);
+      await load.more(100);
+      await untilHealthy(cluster);
+      await load.stop();
+      expect(load.refusals).toEqual([]);
       await Promise.all([cluster.stopDaemon(1, 'SIGKILL'), cluster.stopDaemon(2, 'SIGKILL')]);
       load.crashed();
       await load.sweep();
