@@ -3,7 +3,12 @@
 import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
 import type { VolumeEvent } from '../../engine/events/event-log.js';
-import type { EngineStatus } from '../../proto/control.js';
+import {
+  EngineControlClient,
+  type EngineStatus,
+  ReplicaControlClient,
+  type ScrubReport,
+} from '../../proto/control.js';
 import { Child, run } from './process.js';
 
 /** of the checkout, from the sources and from dist/ */
@@ -212,11 +217,43 @@ export class Cluster {
     return stdout;
   }
 
-  async status(engine = 'engine'): Promise<EngineStatus> {
-    const control = `unix:${this.#file(engine, 'control')}`;
-    return JSON.parse(
-      await this.aurochs('volume', 'show', 'vol', '--engine', control, '-o', 'json'),
-    );
+  /** Asks the engine itself, without the command: tests ask often. */
+  status(engine = 'engine'): Promise<EngineStatus> {
+    return this.#ask(engine, (control) => control.status({}));
+  }
+
+  /** One whole scrub; resolves with its report. */
+  async scrub(): Promise<ScrubReport> {
+    let report = await this.#ask('engine', (control) => control.scrub({ action: 'start' }));
+    while (report.state === 'running') {
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      report = await this.#ask('engine', (control) => control.scrub({ action: 'status' }));
+    }
+    return report;
+  }
+
+  async #ask<T>(engine: string, work: (control: EngineControlClient) => Promise<T>): Promise<T> {
+    const control = new EngineControlClient({ address: `unix:${this.#file(engine, 'control')}` });
+    try {
+      return await work(control);
+    } finally {
+      control.close();
+    }
+  }
+
+  /** Every copy, by control calls; no engine may have the volume open. */
+  async deleteVolume(): Promise<void> {
+    for (const address of this.listening) {
+      const control = new ReplicaControlClient({ address });
+      try {
+        const { replicas } = await control.identify({ volume: 'vol' });
+        for (const { volume, replicaId, epoch } of replicas) {
+          await control.deleteReplica({ volume, replicaId, epoch });
+        }
+      } finally {
+        control.close();
+      }
+    }
   }
 
   /** What the engines of the volume told, oldest first. */

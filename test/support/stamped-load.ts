@@ -186,8 +186,8 @@ export class StampedLoad {
 
   /** Reads everything that was ever written, `times` over: unread loss is invisible, and what was
    *  read must stay. @throws Error if a read is refused, or the connection ends */
-  async sweep(times = 2): Promise<void> {
-    const client = await this.#options.connect();
+  async sweep(times = 2, connect = this.#options.connect): Promise<void> {
+    const client = await connect();
     const lane = this.#lane(client);
     const pieces = [...this.#touched].sort((a, b) => a - b);
     for (let time = 0; time < times; time += 1) {

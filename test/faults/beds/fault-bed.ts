@@ -83,7 +83,7 @@ export class FaultBed {
     if (context.task.result?.state !== 'fail') return;
     const lines = [`AUROCHS_SEED=${this.seed}`];
     for (const name of await readdir(this.lab.dir, { recursive: true })) {
-      if (!/(engine|replica\d|second)\.log$/.test(name)) continue;
+      if (!/(replica\d|second)\.log$|events\.jsonl$/.test(name)) continue;
       const { stdout } = await run('tail', ['-n', String(LOG_LINES), this.lab.path(name)]);
       if (stdout !== '') lines.push(`--- ${name}`, ...stdout.trimEnd().split('\n').map(shorten));
     }
@@ -91,18 +91,13 @@ export class FaultBed {
   }
 }
 
-/** A line of a JSON log for people. */
+/** A line of a JSON log, or of the events of an engine, for people. */
 function shorten(line: string): string {
   try {
-    const {
-      time,
-      msg,
-      level: _level,
-      component: _component,
-      pid: _pid,
-      ...facts
-    } = JSON.parse(line);
-    const at = new Date(time).toISOString().substring(14, 23);
+    const { time, wallMs, msg, text, kind, replica, ...facts } = JSON.parse(line);
+    const at = new Date(time ?? wallMs).toISOString().substring(14, 23);
+    if (msg === undefined) return `${at} ${kind} ${replica ?? ''} ${text}`;
+    for (const name of ['level', 'component', 'pid']) delete facts[name];
     return `${at} ${msg} ${JSON.stringify(facts).substring(0, FACTS_MAX)}`;
   } catch {
     return line;

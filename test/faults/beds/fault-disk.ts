@@ -104,6 +104,13 @@ export class FaultDisk {
     await this.#nbdfuse?.stop('SIGKILL');
   }
 
+  /** Put in again, with what it had. The name of the device may be another one. */
+  async replug(): Promise<void> {
+    await run('losetup', ['-d', this.device]);
+    await unmount(path.join(this.#dir, 'fuse'));
+    await this.attach();
+  }
+
   /** @returns disarms it */
   async arm(fault: DiskFault): Promise<() => Promise<void>> {
     const id = await this.ask('arm', fault);

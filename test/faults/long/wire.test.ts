@@ -97,7 +97,7 @@ describe('a spoiled wire', () => {
     async () => {
       const proxied = await ProxyCluster.start(bed);
       const { cluster } = proxied;
-      const mix = { write: 80, read: 10, trim: 5, flush: 0 };
+      const mix = { write: 80, read: 10, trim: 0, zero: 0, flush: 0 };
       const load = bed.load(cluster, { bytes: 1 << 20, depth: 32, connections: 4, mix });
       await load.start();
       for (let round = 0; round < 20; round += 1) {
@@ -189,7 +189,7 @@ describe('a spoiled wire', () => {
       // A stranger, empty, where the first daemon was.
       const first = proxyOf(proxied, 0);
       const address = first.target;
-      const other = await bed.startCluster({ replicas: 1, address: () => '127.0.0.1:0' });
+      const other = await bed.startCluster({ replicas: 1 });
       first.target = other.listening[0] ?? '';
       first.cut('rst');
       await bed.someTime(3000, 4000);
