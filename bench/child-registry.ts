@@ -120,6 +120,13 @@ export class ChildRegistry {
     if (entry !== undefined) await this.#end(entry);
   }
 
+  /** Kills one child and its group at once, as a crash would. */
+  async kill(pid: number): Promise<void> {
+    const entry = this.#entries.find((candidate) => candidate.process.pid === pid);
+    killGroup(pid);
+    await entry?.ended;
+  }
+
   /** Ends every child, last started first, and refuses new ones. Idempotent. */
   async stopAll(): Promise<void> {
     this.#stop.abort(stopped());

@@ -20,6 +20,8 @@ export interface FioRun {
   /** undefined: once over the whole volume (to precondition it) */
   readonly runMs: number | undefined;
   readonly seed: number;
+  /** further options; a later one replaces an earlier one */
+  readonly more?: readonly string[];
 }
 
 export interface LatencyUs {
@@ -57,6 +59,7 @@ export function fioArguments(run: FioRun): string[] {
     `--iodepth=${benchCase.flushEach ? 1 : benchCase.queueDepth}`,
     `--numjobs=${benchCase.flushEach ? benchCase.queueDepth : 1}`,
   ];
+  args.push(...(run.more ?? []));
   if (run.runMs !== undefined) args.push('--time_based', `--runtime=${run.runMs}ms`);
   // fio's nbd engine knows the flush only by the name of fsync; on files fdatasync is the same
   // promise (D1).

@@ -1,8 +1,7 @@
 /** `npm run bench`: Aurochs beside the raw disk, the floor and its peers, in one run. */
 import { existsSync, rmSync } from 'node:fs';
 import { access, mkdir, mkdtemp, rm, statfs, writeFile } from 'node:fs/promises';
-import { delimiter, dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { delimiter, join } from 'node:path';
 import { SystemClock } from '../common/clock.js';
 import { ERROR_CODES, StorageError, toStorageError } from '../common/errors.js';
 import { formatSize, GIB } from '../common/units.js';
@@ -11,6 +10,8 @@ import { ChildRegistry } from './child-registry.js';
 import { ForeignLoad } from './foreign-load.js';
 import { type MachineFacts, machineFacts } from './machine.js';
 import { BENCH_USAGE, type BenchOptions, parseBenchOptions } from './options.js';
+import { packageRoot } from './package-root.js';
+import { recoveryBench } from './recovery/main.js';
 import { caseText, machineText, processText, ratioText, verdictText } from './report.js';
 import { Session } from './session.js';
 import { type CaseSummary, summarize } from './summary.js';
@@ -43,6 +44,7 @@ export async function main(args: readonly string[]): Promise<number> {
     process.stdout.write(BENCH_USAGE);
     return 0;
   }
+  if (options.recovery) return recoveryBench(options);
   const plan = planOf(options);
   await checkDisk(options, plan);
   const directory = await mkdtemp(join(options.directory, 'aurochs-bench-'));
@@ -226,13 +228,6 @@ function names(list: ReadonlyArray<{ readonly name: string }>): string {
 function onPath(command: string): boolean {
   const folders = (process.env['PATH'] ?? '').split(delimiter);
   return folders.some((folder) => existsSync(join(folder, command)));
-}
-
-/** The folder of package.json above this module, in dist/ as in the source tree. */
-function packageRoot(): string {
-  let folder = dirname(fileURLToPath(import.meta.url));
-  while (!existsSync(join(folder, 'package.json'))) folder = dirname(folder);
-  return folder;
 }
 
 try {

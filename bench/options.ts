@@ -14,6 +14,8 @@ export interface BenchOptions {
   readonly directory: string;
   readonly idleMs: number;
   readonly settleMs: number;
+  /** what the loss of a replica or an engine costs, instead of the cases */
+  readonly recovery: boolean;
   readonly help: boolean;
 }
 
@@ -21,6 +23,7 @@ const SIZE_MIN = 64 * MIB;
 const SIZE_MAX = 64 * GIB;
 
 export const BENCH_USAGE = `usage: npm run bench -- [options]
+  --recovery         rebuild, catch-up and restart instead (about five minutes, volume of 2GiB)
   --quick            fewer cases, one short run each (about two minutes)
   --only PATTERN     only what matches this regular expression on case/target,
                      for example 'randwrite.*qd64' or '/(floor|aurochs)-3'
@@ -35,7 +38,8 @@ export const BENCH_USAGE = `usage: npm run bench -- [options]
 export function parseBenchOptions(args: readonly string[]): BenchOptions {
   const { values } = parse(args);
   const quick = values.quick === true;
-  const sizeText = values.size ?? (quick ? '256MiB' : '512MiB');
+  const recovery = values.recovery === true;
+  const sizeText = values.size ?? (recovery ? '2GiB' : quick ? '256MiB' : '512MiB');
   const sizeBytes = parseSize(sizeText);
   if (sizeBytes < SIZE_MIN || sizeBytes > SIZE_MAX || sizeBytes % MIB !== 0) {
     throw invalid(`--size ${sizeText} is not a whole number of MiB from 64MiB to 64GiB`);
@@ -44,7 +48,7 @@ export function parseBenchOptions(args: readonly string[]): BenchOptions {
     quick,
     only: values.only === undefined ? undefined : pattern(values.only),
     runs: whole('--runs', values.runs ?? (quick ? '1' : '3'), { min: 1, max: 100 }),
-    runMs: whole('--run-ms', values['run-ms'] ?? (quick ? '1500' : '2500'), {
+    runMs: whole('--run-ms', values['run-ms'] ?? (recovery ? '8000' : quick ? '1500' : '2500'), {
       min: 200,
       max: 600_000,
     }),
@@ -55,6 +59,7 @@ export function parseBenchOptions(args: readonly string[]): BenchOptions {
       max: 600_000,
     }),
     settleMs: quick ? 2000 : 5000,
+    recovery,
     help: values.help === true,
   };
 }
@@ -65,6 +70,7 @@ function parse(args: readonly string[]) {
       args: [...args],
       options: {
         quick: { type: 'boolean' },
+        recovery: { type: 'boolean' },
         only: { type: 'string' },
         runs: { type: 'string' },
         'run-ms': { type: 'string' },

@@ -57,6 +57,8 @@ export class DataPath {
   readonly volume: EngineVolume;
   /** members whose confirmation the read lease needs; set by the tenure */
   leaseMembers: () => readonly LeaseMember[] | undefined = () => undefined;
+  /** every suspect extent is equal and flushed on all members; set by the tenure */
+  onEqual: () => void = () => undefined;
   readonly #indices = new Map<string, number>();
   #nextId = 0;
 
@@ -71,21 +73,24 @@ export class DataPath {
       leaseMs: tuning.leaseMs,
       members: () => this.leaseMembers(),
     });
+    this.unequal = new UnequalExtents({
+      ...{ clock, log },
+      onDone: () => {
+        events.add('recovered', 'all members are equal');
+        this.onEqual();
+      },
+    });
+    const gate = this.unequal;
     this.fanout = new Fanout({
-      ...{ table, clock, endOfTurn, checksumBlocks: crc32cBlocks },
+      ...{ table, gate, clock, endOfTurn, checksumBlocks: crc32cBlocks },
       nextId: () => this.drawId(),
       windowBytes: WINDOW_BYTES,
       windowRequests: WINDOW_REQUESTS,
     });
     this.reads = new ReadPath({
-      ...{ table, lease: this.lease, clock, verifyBlocks: crc32cVerify },
+      ...{ table, gate, lease: this.lease, clock, verifyBlocks: crc32cVerify },
       onBadCopy: options.onBadCopy,
     });
-    this.unequal = new UnequalExtents({
-      ...{ clock, log },
-      onDone: () => events.add('recovered', 'all members are equal'),
-    });
-    const gate = this.unequal;
     this.repair = new BlockRepair({
       ...{ lock, log, reads: this.reads, equal: gate, gate: this.background },
       onTouched: (offset, length) => tracker.touch(offset, length, clock.nowMs()),

@@ -8,35 +8,42 @@
  */
 import { sleep } from '../common/clock.js';
 import { StorageError, toStorageError } from '../common/errors.js';
-import type { EngineReplicaStatus, EngineStatus } from '../proto/control.js';
+import type { EngineStatus } from '../proto/control.js';
 import type { ReplicaLink } from './core/replica-link.js';
+import type { RecordVersion } from './core/replica-set.js';
 import { SlowWatch } from './core/slow-watch.js';
 import type { EngineVolume } from './core/volume.js';
 import { DataPath } from './data-path.js';
 import type { EngineConfig } from './engine-config.js';
 import type { EngineEnvironment } from './engine-environment.js';
+import { addEngineGauges } from './engine-gauges.js';
 import { engineIdOf } from './engine-life.js';
-import { addEngineGauges, createEngineCounters, type EngineCounters } from './engine-metrics.js';
+import { createEngineCounters, type EngineCounters } from './engine-metrics.js';
+import { EngineView, type LostState } from './engine-view.js';
 import { EventLog, type VolumeEvent } from './events/event-log.js';
+import { StandaloneOpener, type VolumeOpener } from './opener.js';
+import type { MemberChanges } from './recovery/member-changes.js';
 import { Pacer } from './recovery/pacer.js';
 import { Scrub, type ScrubStore } from './scrub/scrub.js';
-import { openMembers } from './standalone/open-volume.js';
+import { ScrubSchedule } from './scrub/scrub-schedule.js';
+import type { OpenedVolume } from './standalone/open-volume.js';
 import { Tenure } from './tenure.js';
 
-export interface EngineEvents {
+export interface EngineHooks {
   /** The engine serves no more and never will: fenced, or acknowledged writes may be lost. Called
    *  once. */
   onEnded(error: StorageError): void;
   onEvent?(event: VolumeEvent): void;
   /** events of earlier engines, oldest first */
   readonly history?: readonly VolumeEvent[];
+  /** default: standalone */
+  readonly opener?: VolumeOpener;
   /** keeps the position of the scrub; default: nowhere */
   readonly scrubStore?: ScrubStore;
 }
 
 /** A scrub that begins anew with each engine. */
 const FORGETFUL: ScrubStore = { load: async () => undefined, save: async () => undefined };
-const NONE: ReadonlyMap<string, number> = new Map();
 const REOPEN_PAUSE_MS = 250;
 const REOPEN_PAUSE_MAX_MS = 5_000;
 
@@ -46,16 +53,20 @@ export class Engine {
   readonly scrub: Scrub;
   readonly #config: EngineConfig;
   readonly #environment: EngineEnvironment;
-  readonly #told: EngineEvents;
+  readonly #told: EngineHooks;
+  readonly #opener: VolumeOpener;
   readonly #counters: EngineCounters;
   readonly #slow: SlowWatch;
   readonly #data: DataPath;
+  readonly #view: EngineView;
+  readonly #schedule: ScrubSchedule;
   readonly #abort = new AbortController();
   #tenure: Tenure | undefined;
-  /** highest epoch that this engine has tried */
-  #epoch = 0;
+  /** record of the newest tenure that served */
+  #served: RecordVersion = { epoch: 0, generation: 0 };
+  #era = 0;
   /** no tenure serves, since when and why */
-  #lost: { readonly error: StorageError; readonly sinceMs: number } | undefined;
+  #lost: LostState | undefined;
   #refusing = false;
   #ended: StorageError | undefined;
 
@@ -64,13 +75,14 @@ export class Engine {
   static async start(
     config: EngineConfig,
     environment: EngineEnvironment,
-    events: EngineEvents,
+    events: EngineHooks,
   ): Promise<Engine> {
     const { processes, randomId } = environment;
     const engineId = engineIdOf(randomId('e'), processes);
-    const { sizeBytes, salvage } = config;
-    const opened = await openMembers(config, { engineId, sizeBytes, salvage }, environment);
-    const engine = new Engine(config, { environment, events, engineId }, opened.plan.sizeBytes);
+    const opener = events.opener ?? new StandaloneOpener(config, environment);
+    const opened = await opener.open(engineId, undefined);
+    const parts = { environment, events, engineId, opener };
+    const engine = new Engine(config, parts, opened.plan.sizeBytes);
     try {
       await engine.scrub.load();
       await engine.#begin(opened, false);
@@ -85,19 +97,21 @@ export class Engine {
     config: EngineConfig,
     parts: {
       readonly environment: EngineEnvironment;
-      readonly events: EngineEvents;
+      readonly events: EngineHooks;
       readonly engineId: string;
+      readonly opener: VolumeOpener;
     },
     sizeBytes: number,
   ) {
-    const { environment, events, engineId } = parts;
+    const { environment, events, engineId, opener } = parts;
     const { clock, registry } = environment;
     this.#config = config;
     this.#environment = environment;
     this.#told = events;
     this.engineId = engineId;
+    this.#opener = opener;
     this.events = new EventLog(clock, {
-      onEvent: (event) => events.onEvent?.(event),
+      onEvent: (event) => this.#onEvent(event),
       history: events.history ?? [],
     });
     this.#counters = createEngineCounters(registry);
@@ -111,13 +125,25 @@ export class Engine {
       sizeBytes,
     );
     this.scrub = this.#makeScrub(events.scrubStore);
-    addEngineGauges(registry, {
-      volume: config.volume,
-      sizeBytes: () => this.volume.sizeBytes,
-      inFlight: () => this.volume.inFlight,
-      dirtyRegions: () => this.#data.tracker.count,
-      members: () => this.#replicaStatus(),
+    this.#view = new EngineView({
+      ...{ config, engineId, clock, data: this.#data },
+      situation: () => ({
+        ...{ tenure: this.#tenure, lost: this.#lost, ended: this.#ended },
+        ...{ refusing: this.#refusing, served: this.#served },
+      }),
     });
+    this.#schedule = new ScrubSchedule({
+      ...{ everyMs: config.tuning.scrubEveryMs, clock, scrub: this.scrub },
+      serving: () => this.#lost === undefined && this.#ended === undefined,
+    });
+    const { volume } = config;
+    addEngineGauges(registry, { volume, view: this.#view, data: this.#data, scrub: this.scrub });
+  }
+
+  #onEvent(event: VolumeEvent): void {
+    this.#counters.events.inc({ volume: this.#config.volume, kind: event.kind });
+    this.#view.note();
+    this.#told.onEvent?.(event);
   }
 
   #makeScrub(store: ScrubStore = FORGETFUL): Scrub {
@@ -139,9 +165,8 @@ export class Engine {
     return this.#data.volume;
   }
 
-  async #begin(opened: Awaited<ReturnType<typeof openMembers>>, again: boolean): Promise<void> {
+  async #begin(opened: OpenedVolume, again: boolean): Promise<void> {
     const { plan } = opened;
-    this.#epoch = plan.epoch;
     const tenure = new Tenure({
       ...{ config: this.#config, environment: this.#environment, data: this.#data },
       ...{ events: this.events, slow: this.#slow, engineId: this.engineId, opened, again },
@@ -158,7 +183,8 @@ export class Engine {
     this.#tenure = tenure;
     for (const warning of plan.warnings) this.events.add('opened', warning);
     await tenure.start();
-    const { epoch, generation, members } = tenure.record;
+    const { epoch, generation, members, era } = tenure.record;
+    this.#era = era;
     const inSync = members.filter((m) => m.state === 'in-sync').length;
     const version = `epoch ${epoch}, generation ${generation}`;
     const text = `${again ? 'serving again' : 'opened'}: ${version}, ${inSync} in-sync members`;
@@ -193,8 +219,9 @@ export class Engine {
   #onLost(error: StorageError): void {
     if (this.#lost !== undefined || this.#ended !== undefined) return;
     const { clock } = this.#environment;
-    this.#lost = { error, sinceMs: clock.nowMs() };
+    this.#lost = { error, sinceMs: clock.nowMs(), latest: undefined };
     this.events.add('lost', `I/O waits: ${error.message}`, { code: error.code });
+    this.#served = this.#tenure?.record ?? this.#served;
     this.#data.suspend();
     this.#dropTenure(error);
     void this.#reopen(this.#lost.sinceMs);
@@ -216,9 +243,7 @@ export class Engine {
   async #tryReopen(sinceMs: number): Promise<boolean> {
     const { clock } = this.#environment;
     try {
-      const own = { epoch: this.#epoch };
-      const wish = { engineId: this.engineId, sizeBytes: undefined, salvage: false, own };
-      const opened = await openMembers(this.#config, wish, this.#environment);
+      const opened = await this.#opener.open(this.engineId, this.#served);
       await this.#begin(opened, true);
     } catch (cause) {
       const error = toStorageError(cause, 'open the volume again');
@@ -226,12 +251,17 @@ export class Engine {
       this.#dropTenure(error);
       if (error.code === 'STALE_EPOCH') this.#end('fenced', error);
       else if (error.code === 'IO_INDETERMINATE') this.#end('lost', error);
-      else this.events.add('lost', `cannot be opened yet: ${error.message}`, { code: error.code });
+      else this.#notYet(error);
       return this.#ended !== undefined;
     }
     const waitedMs = Math.round(clock.nowMs() - sinceMs);
     this.events.add('back', `I/O goes on after ${waitedMs} ms`);
     return true;
+  }
+
+  #notYet(error: StorageError): void {
+    if (this.#lost !== undefined) this.#lost = { ...this.#lost, latest: error };
+    this.events.add('lost', `cannot be opened yet: ${error.message}`, { code: error.code });
   }
 
   /** I/O has waited long enough (scenario 23): it fails until the members are back. */
@@ -264,51 +294,15 @@ export class Engine {
     tenure?.end(error);
   }
 
-  #replicaStatus(allocated: ReadonlyMap<string, number> = NONE): EngineReplicaStatus[] {
-    const tenure = this.#tenure;
-    const members = tenure?.record.members ?? [];
-    return members.map((m) => {
-      const link = this.#data.table.find(m.replicaId);
-      const role = tenure?.roleOf(m.replicaId);
-      const attached = role === 'rebuilding' || role === 'promoting';
-      const working = role === 'in-sync' || attached;
-      const reason = tenure?.returns?.reasonOf(m.replicaId) || tenure?.reasonOf(m.replicaId);
-      const progress = tenure?.returns?.progressOf(m.replicaId);
-      return {
-        replicaId: m.replicaId,
-        address: tenure?.addressOf(m.replicaId) ?? m.address,
-        state: attached ? 'rebuilding' : role === 'in-sync' ? 'in-sync' : 'failed',
-        reason: working ? '' : (reason ?? ''),
-        allocatedBytes: allocated.get(m.replicaId) ?? 0,
-        readLatencyMs: link?.readLatencyMs ?? 0,
-        writeLatencyMs: link?.writeLatencyMs ?? 0,
-        inFlight: link?.inFlight ?? 0,
-        local: link?.local ?? false,
-        ...(progress === undefined ? {} : { progress }),
-      };
-    });
-  }
-
   /** What the control socket and the CLI show. @param uris of the frontends, which the engine does
    *  not know */
-  async status(uris: readonly string[]): Promise<EngineStatus> {
-    const allocated = (await this.#tenure?.allocatedBytes()) ?? NONE;
-    const record = this.#tenure?.record;
-    const replicas = this.#replicaStatus(allocated);
-    const degraded = replicas.some((r) => r.state !== 'in-sync');
-    const serving = this.#lost === undefined && this.#ended === undefined;
-    const failed = replicas.find((r) => r.reason !== '');
-    return {
-      volume: this.#config.volume,
-      sizeBytes: this.volume.sizeBytes,
-      epoch: record?.epoch ?? this.#epoch,
-      generation: record?.generation ?? 0,
-      state: !serving ? 'faulted' : degraded ? 'degraded' : 'healthy',
-      reason: (this.#ended ?? this.#lost?.error)?.message ?? failed?.reason ?? '',
-      replicas,
-      uris,
-      engineId: this.engineId,
-    };
+  status(uris: readonly string[]): Promise<EngineStatus> {
+    return this.#view.status(uris);
+  }
+
+  /** Of the volume, the same for the life of the engine; see nbd/description.ts. */
+  get era(): number {
+    return this.#era;
   }
 
   /** True while no tenure serves. */
@@ -321,14 +315,9 @@ export class Engine {
     return this.#refusing;
   }
 
-  /** @see Tenure.join */
-  join(address: string): Promise<string> {
-    return this.#serving().join(address);
-  }
-
-  /** @see Tenure.leave */
-  leave(replicaId: string): Promise<void> {
-    return this.#serving().leave(replicaId);
+  /** Members added and taken off on request. @throws StorageError UNAVAILABLE: no tenure serves */
+  get members(): MemberChanges {
+    return this.#serving().changes;
   }
 
   #serving(): Tenure {
@@ -345,7 +334,8 @@ export class Engine {
     const stopping = new StorageError('CLOSED', 'the engine stops');
     // What waits for lost members will not be served by this engine.
     if (this.#lost !== undefined) this.#data.refuse(stopping);
-    await this.scrub.stop();
+    this.#schedule.stop();
+    await this.scrub.interrupt();
     await this.volume.close();
     await this.#data.cleaner.stop();
     await this.#data.background.close();

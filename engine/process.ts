@@ -10,7 +10,9 @@ import { Engine } from './engine.js';
 import type { EngineConfig } from './engine-config.js';
 import { systemEnvironment } from './engine-environment.js';
 import { EventFile } from './events/event-file.js';
+import { describeExport } from './nbd/description.js';
 import { type NbdAddress, NbdServer, type NbdTls } from './nbd/server.js';
+import { prepareSocketPath } from './nbd/unix-socket-path.js';
 import { ScrubFile } from './scrub/scrub-file.js';
 
 export interface EngineProcessOptions {
@@ -73,6 +75,8 @@ export async function runEngine(
   process.stdout.on('error', () => undefined);
   const stop = new StopRequest();
   stop.onSignals(log);
+  // Before the volume is opened, which fences whoever serves it: a mistake in the path stays one.
+  if ('path' in options.nbd) await prepareSocketPath(options.nbd.path);
   const registry = createRegistry('engine');
   const world = systemEnvironment({ clock, log, registry, tls: options.config.tls });
   const base = path.join(options.runDir, options.config.volume);
@@ -90,7 +94,13 @@ export async function runEngine(
   let code = 1;
   try {
     const nbd = await NbdServer.listen({
-      exports: [{ name: options.config.volume, volume: engine.volume }],
+      exports: [
+        {
+          name: options.config.volume,
+          volume: engine.volume,
+          description: describeExport(options.config.volume, engine.era),
+        },
+      ],
       address: options.nbd,
       ...(options.nbdTls === undefined ? {} : { tls: options.nbdTls }),
       log,

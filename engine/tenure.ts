@@ -15,7 +15,6 @@ import { sleep, type Timer } from '../common/clock.js';
 import { StorageError } from '../common/errors.js';
 import { crc32cVerify } from '../native/index.js';
 import type { ReplicaControl } from '../proto/control.js';
-import { CopiesAlone } from './core/membership-authority.js';
 import { MembershipKeeper } from './core/membership-keeper.js';
 import type { LeaseMember } from './core/read-lease.js';
 import type { ReplicaLink } from './core/replica-link.js';
@@ -34,10 +33,12 @@ import type { EventLog } from './events/event-log.js';
 import { allocatedExtents } from './recovery/allocated-extents.js';
 import type { RegionTeller } from './recovery/catch-up.js';
 import { Equalizer } from './recovery/equalizer.js';
+import { MemberChanges } from './recovery/member-changes.js';
 import { MemberReturns } from './recovery/member-returns.js';
 import { planPieces, suspectRegions, windowRanges } from './recovery/suspect-ranges.js';
 import { connectMember } from './standalone/connect-member.js';
-import type { OpenedMember, OpenedVolume } from './standalone/open-volume.js';
+import type { OpenedMember } from './standalone/open-member.js';
+import type { OpenedVolume } from './standalone/open-volume.js';
 import { ControlCopies } from './standalone/record-copies.js';
 
 export interface TenureEvents {
@@ -88,6 +89,7 @@ export class Tenure {
   #record: MembershipRecord;
   #keeper: MembershipKeeper | undefined;
   #returns: MemberReturns | undefined;
+  #changes: MemberChanges | undefined;
   #ticker: Timer | undefined;
   #lastTickMs = 0;
   #copiedBytes = 0;
@@ -186,11 +188,23 @@ export class Tenure {
     this.#refuseLoss();
     await this.#equalizeWindows(planPieces(windowRanges(members), data.volume.sizeBytes));
     await this.#awaitPrevious();
+    await this.#commitRecord();
     const ids = opened.members.map((m) => m.replicaId);
     const failed = await this.#copies.store(this.#record, ids);
     for (const error of failed.values()) throw error;
     for (const link of links) if (link.broken !== undefined) throw link.broken;
     this.#serve(config, suspectRegions(members));
+  }
+
+  /** The first record of the tenure, in the authority. An unknown outcome ends the start; the next
+   *  one looks what it was. */
+  async #commitRecord(): Promise<void> {
+    const { authority, recorded } = this.#options.opened;
+    const outcome = await authority.commit(recorded, this.#record);
+    if (outcome.kind === 'stored') return;
+    const { epoch, generation } = outcome.record;
+    const text = `the membership changed while the volume was opened: epoch ${epoch}`;
+    throw new StorageError('STALE_EPOCH', `${text}, generation ${generation}`, { epoch });
   }
 
   /** The volume serves from now on. In one step: no member can fail unseen in between. */
@@ -214,9 +228,14 @@ export class Tenure {
     }
     const equalize = (extents: readonly number[]): Promise<void> =>
       this.#equalizer.equalize(extents);
+    data.onEqual = () => this.#noteComplete();
     data.unequal.begin(unequal, equalize, this.#abort.signal);
     data.cleaner.beginEpoch();
     this.#returns = this.#makeReturns(keeper);
+    this.#changes = new MemberChanges({
+      ...{ config, environment, data, events, keeper, epoch: this.epoch, known: this.#known },
+      returns: this.#returns,
+    });
     told.onServing();
     data.resume(keeper);
     data.cleaner.start();
@@ -226,10 +245,10 @@ export class Tenure {
   }
 
   #makeKeeper(set: ReplicaSet, config: EngineConfig): MembershipKeeper {
-    const { environment, events, told } = this.#options;
+    const { environment, events, told, opened } = this.#options;
     return new MembershipKeeper({
       ...{ set, copies: this.#copies, clock: environment.clock },
-      authority: new CopiesAlone(this.#record),
+      authority: opened.authority,
       settleDeadlineMs: config.tuning.settleDeadlineMs,
       events: {
         onFailed: (replicaId, error) => this.#onFailed(replicaId, error),
@@ -260,6 +279,21 @@ export class Tenure {
       onBroken: (link, error) => this.#onBroken(link, error),
       onHeard: this.#onHeard,
     });
+  }
+
+  /** P10: members that had lost something are as good as the source from now on. One that is not
+   *  told stays lossy until its regions are cleaned. */
+  #noteComplete(): void {
+    const { opened, config, environment } = this.#options;
+    for (const { replicaId, control, opened: member } of opened.members) {
+      if (!member.lossy || this.roleOf(replicaId) !== 'in-sync') continue;
+      const { incarnation } = member;
+      const request = { volume: config.volume, replicaId, epoch: this.epoch, incarnation };
+      const asked = control.noteComplete(request, { deadlineMs: config.tuning.controlDeadlineMs });
+      asked.catch((error: unknown) => {
+        environment.log.warn({ replica: replicaId, err: error }, 'not noted as complete');
+      });
+    }
   }
 
   readonly #onHeard = (): void => this.#options.data.reads.leaseChanged();
@@ -385,6 +419,7 @@ export class Tenure {
     this.#keeper?.stop();
     const { data } = this.#options;
     data.leaseMembers = () => undefined;
+    data.onEqual = () => undefined;
     data.lease.reset();
     for (const link of [...data.table.all]) link.break(error);
     data.table.clear();
@@ -402,32 +437,9 @@ export class Tenure {
     for (const { control } of this.#known.values()) control.close();
   }
 
-  /** A new member on the daemon at `address`, filled in the background. @returns its id
-   *  @throws StorageError why the record cannot be changed */
-  join(address: string): Promise<string> {
-    const returns = this.#returns;
-    if (returns === undefined) throw new StorageError('UNAVAILABLE', 'the volume is being opened');
-    return returns.join(address);
-  }
-
-  /** Takes a member that is not in use off the record. */
-  async leave(replicaId: string): Promise<void> {
-    const keeper = this.#keeper;
-    if (keeper === undefined) throw new StorageError('UNAVAILABLE', 'the volume is being opened');
-    const role = keeper.set.roleOf(replicaId);
-    if (role === undefined) {
-      throw new StorageError('NOT_FOUND', `replica ${replicaId} is no member`);
-    }
-    if (role !== 'out') {
-      throw new StorageError('CONFLICT', `replica ${replicaId} is ${role}`, {
-        hint: 'only a member that is out of use can be taken off',
-      });
-    }
-    keeper.set.leave(replicaId);
-    await keeper.changed();
-    this.#returns?.forget(replicaId);
-    this.#options.data.table.away.delete(replicaId);
-    this.#options.data.forgetIndex(replicaId);
-    this.#options.events.add('left', 'taken off the record', { replica: replicaId });
+  /** Members added and taken off on request. @throws StorageError UNAVAILABLE (not yet) */
+  get changes(): MemberChanges {
+    if (this.#changes !== undefined) return this.#changes;
+    throw new StorageError('UNAVAILABLE', 'the volume is being opened');
   }
 }

@@ -37,6 +37,7 @@ export interface ReplicaControlHandlers {
   listRegions: Handler<m.ListRegionsRequest, m.ListRegionsReply>;
   listExtents: Handler<m.ListExtentsRequest, m.ListExtentsReply>;
   cleanRegion: Handler<m.CleanRegionRequest, m.CleanRegionReply>;
+  noteComplete: Handler<m.NoteCompleteRequest, m.NoteCompleteReply>;
 }
 
 /** ReplicaControl as a service for `listenTransport`. The handlers object keeps its `this`. */
@@ -51,6 +52,7 @@ export function replicaControlService(handlers: ReplicaControlHandlers): Control
     .add(rpc.listRegions, (request, call) => handlers.listRegions(request, call))
     .add(rpc.listExtents, (request, call) => handlers.listExtents(request, call))
     .add(rpc.cleanRegion, (request, call) => handlers.cleanRegion(request, call))
+    .add(rpc.noteComplete, (request, call) => handlers.noteComplete(request, call))
     .build();
 }
 
@@ -114,6 +116,14 @@ export class ReplicaControlClient {
     options?: ControlCallOptions,
   ): Promise<m.CleanRegionReply> {
     return this.#unary.call(REPLICA_METHODS.cleanRegion, request, options);
+  }
+
+  /** @throws StorageError STALE_EPOCH (also: another incarnation) | IO_ERROR */
+  noteComplete(
+    request: m.NoteCompleteRequest,
+    options?: ControlCallOptions,
+  ): Promise<m.NoteCompleteReply> {
+    return this.#unary.call(REPLICA_METHODS.noteComplete, request, options);
   }
 
   /** Fails what is in flight with CLOSED. Idempotent. */

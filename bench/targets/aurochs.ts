@@ -1,8 +1,7 @@
 /** Aurochs itself: the real daemons, started through bin/aurochs as a user starts them. */
-import { createServer } from 'node:net';
 import { join } from 'node:path';
-import { StorageError } from '../../common/errors.js';
 import { GIB } from '../../common/units.js';
+import { freePort } from '../free-port.js';
 import type { MeasuredProcess, RunningTarget, Target, TargetContext } from './target.js';
 
 export function aurochsTarget(copies: 1 | 3): Target {
@@ -56,19 +55,4 @@ async function startAurochs(context: TargetContext, copies: number): Promise<Run
     endpoint: { kind: 'nbd', uri: engine.readyText },
     processes: [{ role: 'engine', pid: engine.pid }, ...processes],
   };
-}
-
-/** A loopback port that was free a moment ago. */
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address();
-      server.close(() => {
-        if (address !== null && typeof address === 'object') resolve(address.port);
-        else reject(new StorageError('INTERNAL', 'no TCP address'));
-      });
-    });
-  });
 }

@@ -35,7 +35,8 @@ export function isRefusal(error: StorageError): boolean {
 export interface FanoutOwner {
   /** Every member that got the operation has answered or is lost. */
   answered(op: FanoutOp): void;
-  /** It is not known to be on this member. */
+  /** It is not known to be on this member. Told at once: the member may be back, and ask what it
+   *  missed, before the others have answered. */
   missedBy(op: FanoutOp, link: ReplicaLink): void;
 }
 
@@ -81,8 +82,6 @@ export class FanoutOp implements PendingOp, Horizoned {
   }
 
   onLost(link: ReplicaLink, error: StorageError): void {
-    // At once: the member may be back, and ask what it missed, before the others have answered.
-    this.owner.missedBy(this, link);
     this.#addFailure(link, error);
     this.#answered();
   }
@@ -90,6 +89,7 @@ export class FanoutOp implements PendingOp, Horizoned {
   #addFailure(link: ReplicaLink, error: StorageError): void {
     this.failures ??= [];
     this.failures.push({ link, error });
+    this.owner.missedBy(this, link);
   }
 
   #answered(): void {

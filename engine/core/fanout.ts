@@ -10,6 +10,8 @@
  *   is sent again there: the callers' range locks are held all the time, so that nothing can come
  *   in between.
  * - Bytes on their way are bounded by the members' window; what does not fit waits in order.
+ * - Nothing is sent to a range in which the members may differ (P5). The volume asks before it
+ *   starts, but what waited since an earlier tenure, or for the window, has passed then.
  * - `ackedThrough` never passes an operation whose outcome is open: the members remember the later
  *   ones (in-flight window).
  */
@@ -18,6 +20,7 @@ import { StorageError, toStorageError } from '../../common/errors.js';
 import { Semaphore } from '../../common/semaphore.js';
 import { type ChecksumBlocks, IO_OP, IoBatchEncoder } from '../../proto/io-codec.js';
 import { AckHorizon } from './ack-horizon.js';
+import type { EqualGate } from './equal-gate.js';
 import { type Change, FanoutOp, type FanoutOwner, isRefusal } from './fanout-op.js';
 import type { LinkTable } from './link-table.js';
 import type { MembershipKeeper } from './membership-keeper.js';
@@ -32,6 +35,7 @@ const TENURES_MAX = 3;
 
 export interface FanoutOptions {
   readonly table: LinkTable;
+  readonly gate: EqualGate;
   readonly clock: Clock;
   readonly endOfTurn: EndOfTurn;
   readonly nextId: () => number;
@@ -130,9 +134,33 @@ export class Fanout implements FanoutOwner {
       op.resolve = resolve;
       op.reject = reject;
     });
-    if (this.#keeper === undefined) this.#park(op);
-    else this.#queue(op);
+    this.#enter(op);
     return promise;
+  }
+
+  /** Sends the operation, once it may go. */
+  #enter(op: FanoutOp): void {
+    const { gate } = this.#options;
+    const { offsetBytes } = op.change;
+    const unequal = gate.active && op.changedBytes > 0;
+    if (this.#keeper === undefined) this.#park(op);
+    else if (unequal) void this.#enterLater(op, gate.pending(offsetBytes, op.changedBytes));
+    else this.#queue(op);
+  }
+
+  async #enterLater(op: FanoutOp, pending: Promise<void> | undefined): Promise<void> {
+    if (pending === undefined) {
+      this.#queue(op);
+      return;
+    }
+    try {
+      await pending;
+    } catch (cause) {
+      this.#settle(op, toStorageError(cause, 'wait until the members are equal'));
+      return;
+    }
+    // Maybe in another tenure.
+    this.#enter(op);
   }
 
   #queue(op: FanoutOp): void {
@@ -187,8 +215,7 @@ export class Fanout implements FanoutOwner {
   }
 
   missedBy(op: FanoutOp, link: ReplicaLink): void {
-    const { table } = this.#options;
-    table.noteMissedBy(link.replicaId, op.change.offsetBytes, op.changedBytes);
+    this.#options.table.noteMissedBy(link, op.change.offsetBytes, op.changedBytes);
   }
 
   answered(op: FanoutOp): void {
@@ -210,7 +237,22 @@ export class Fanout implements FanoutOwner {
       return;
     }
     if (keeper !== this.#keeper) this.#park(op);
+    else if (this.#isUnasked(op)) this.#askAgain(op);
     else this.#settle(op, this.#verdict(op));
+  }
+
+  /** True of a flush that a member knows nothing of which became in-sync while it ran. (Other
+   *  changes hold their range: who catches up waits for them.) */
+  #isUnasked(op: FanoutOp): boolean {
+    if (op.change.op !== IO_OP.FLUSH) return false;
+    const failures = op.failures ?? [];
+    const { inSync } = this.#options.table;
+    return inSync.some((link) => !op.isOk(link) && failures.every((f) => f.link !== link));
+  }
+
+  #askAgain(op: FanoutOp): void {
+    this.#horizon.settle(op);
+    this.#queue(op);
   }
 
   /** Breaks with whoever is not as the others are. If every in-sync member says that it changed
@@ -223,9 +265,10 @@ export class Fanout implements FanoutOwner {
     for (const { link, error } of failures) {
       if (refused && isRefusal(error) && table.isInSync(link)) continue;
       link.break(error);
-      this.missedBy(op, link);
     }
     if (!refused) return;
+    // Whoever took it and has left meanwhile has to undo it, too.
+    table.noteMissed(op.change.offsetBytes, op.changedBytes);
     for (const link of [...table.all]) {
       if (table.isInSync(link) || !op.isOk(link)) continue;
       link.break(new StorageError('ABORTED', 'took a change that the in-sync members refused'));
@@ -245,13 +288,13 @@ export class Fanout implements FanoutOwner {
 
   /** Nobody can say yet whether the change is on all members that will be left. */
   #undecided(op: FanoutOp, keeper: MembershipKeeper, error: StorageError): void {
-    const { ended } = keeper;
-    if (ended?.code === 'NO_REPLICA') this.#park(op);
-    else {
-      // Refused to the client; decided when the exclusion is stored, or by the next tenure (N5).
-      this.#settle(op, error);
-      if (ended === undefined) void this.#decideLater(op, keeper);
+    if (keeper !== this.#keeper) {
+      this.#park(op);
+      return;
     }
+    // Refused to the client; decided when the exclusion is stored, or by the next tenure (N5).
+    this.#settle(op, error);
+    if (keeper.ended === undefined) void this.#decideLater(op, keeper);
   }
 
   async #decideLater(op: FanoutOp, keeper: MembershipKeeper): Promise<void> {
@@ -263,7 +306,9 @@ export class Fanout implements FanoutOwner {
         if (keeper.ended !== undefined) return;
       }
     }
-    if (keeper === this.#keeper && this.#verdict(op) === undefined) this.#horizon.settle(op);
+    if (keeper !== this.#keeper) return;
+    const error = this.#verdict(op);
+    if (error === undefined || isRefusal(error)) this.#horizon.settle(op);
   }
 
   #settle(op: FanoutOp, error: StorageError | undefined): void {
@@ -302,7 +347,7 @@ export class Fanout implements FanoutOwner {
     this.#horizon.reset();
     const parked = this.#parked;
     this.#parked = [];
-    for (const op of parked) this.#queue(op);
+    for (const op of parked) this.#enter(op);
   }
 
   /** Between tenures: what waits fails with `error`, and so does what comes, until `resume`. */

@@ -5,6 +5,8 @@
  * - A link is in `all` (it receives every change) or in neither list; `inSync` is the part of `all`
  *   that may be read and whose acknowledgement counts.
  * - A member without a link is in `away`, from the very moment its link left `all`.
+ * - What a member missed begins with what it refused while it was here: whether it is excluded for
+ *   that is decided only when the others have answered, and by then it may have left and be back.
  * - The lists are changed in place, in one step of the event loop: who holds them sees the present.
  */
 import assert from 'node:assert';
@@ -15,6 +17,9 @@ export class LinkTable {
   readonly all: ReplicaLink[] = [];
   readonly inSync: ReplicaLink[] = [];
   readonly away = new Map<string, MissedWrites>();
+  /** by links in `all`; may hold what was refused by all, which nobody misses: only more is
+   *  copied */
+  readonly #refused = new Map<ReplicaLink, MissedWrites>();
 
   find(replicaId: string): ReplicaLink | undefined {
     return this.all.find((link) => link.replicaId === replicaId);
@@ -47,7 +52,8 @@ export class LinkTable {
     this.all.splice(at, 1);
     const readable = this.inSync.indexOf(link);
     if (readable >= 0) this.inSync.splice(readable, 1);
-    this.away.set(link.replicaId, new MissedWrites());
+    this.away.set(link.replicaId, this.#refused.get(link) ?? new MissedWrites());
+    this.#refused.delete(link);
     return true;
   }
 
@@ -63,9 +69,20 @@ export class LinkTable {
     for (const missed of this.away.values()) missed.note(offsetBytes, lengthBytes);
   }
 
-  /** A change that one member may have missed. */
-  noteMissedBy(replicaId: string, offsetBytes: number, lengthBytes: number): void {
-    this.away.get(replicaId)?.note(offsetBytes, lengthBytes);
+  /** A change that one member may have missed: it refused it, or its link has broken. Told at once,
+   *  before the member can be back. */
+  noteMissedBy(link: ReplicaLink, offsetBytes: number, lengthBytes: number): void {
+    if (this.all.includes(link)) this.#refusedBy(link).note(offsetBytes, lengthBytes);
+    else this.away.get(link.replicaId)?.note(offsetBytes, lengthBytes);
+  }
+
+  #refusedBy(link: ReplicaLink): MissedWrites {
+    let refused = this.#refused.get(link);
+    if (refused === undefined) {
+      refused = new MissedWrites();
+      this.#refused.set(link, refused);
+    }
+    return refused;
   }
 
   /** Forgets everything: the tenure is over. */
@@ -73,5 +90,6 @@ export class LinkTable {
     this.all.length = 0;
     this.inSync.length = 0;
     this.away.clear();
+    this.#refused.clear();
   }
 }

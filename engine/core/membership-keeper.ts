@@ -10,6 +10,7 @@
 import type { Clock } from '../../common/clock.js';
 import { sleep } from '../../common/clock.js';
 import { StorageError, toStorageError } from '../../common/errors.js';
+import { isFencing } from './fencing.js';
 import type { CommitOutcome, MembershipAuthority, RecordCopies } from './membership-authority.js';
 import {
   compareRecords,
@@ -84,7 +85,7 @@ export class MembershipKeeper {
   #afterFailure(replicaId: string, error: StorageError): void {
     this.#promotions.get(replicaId)?.reject(error);
     this.#promotions.delete(replicaId);
-    if (error.code === 'STALE_EPOCH') this.#end(error, 'fenced');
+    if (isFencing(error, this.set.record.epoch)) this.#end(error, 'fenced');
     else if (this.set.faulted) this.#end(faulted(error), 'faulted');
     else this.change();
   }
@@ -163,6 +164,10 @@ export class MembershipKeeper {
       else this.#stored(change);
     }
     this.#running = false;
+    this.#wakeIdle();
+  }
+
+  #wakeIdle(): void {
     for (const wake of this.#idle.splice(0)) wake();
   }
 
@@ -182,10 +187,8 @@ export class MembershipKeeper {
     );
     const news = [...failed].filter(([id]) => !['out', 'failing'].includes(this.#roleOf(id)));
     this.set.notStored(change, new Map(reasons));
-    for (const [id, error] of news) {
-      this.#options.events.onFailed(id, error);
-      if (this.#ended === undefined) this.#afterFailure(id, error);
-    }
+    for (const [id, error] of news) this.#options.events.onFailed(id, error);
+    for (const [id, error] of news) if (this.#ended === undefined) this.#afterFailure(id, error);
   }
 
   #roleOf(replicaId: string): string {
@@ -231,6 +234,7 @@ export class MembershipKeeper {
     for (const waiter of [...this.#waiters]) waiter.reject(error);
     for (const [, waiter] of this.#promotions) waiter.reject(error);
     this.#promotions.clear();
+    this.#wakeIdle();
     if (how === 'faulted') this.#options.events.onFaulted(error);
     if (how === 'fenced') this.#options.events.onFenced(error);
   }

@@ -9,14 +9,16 @@
  *   first good answer counts. At most one read in HEDGE_EVERY, so that a slow set does not become
  *   slower.
  * - An answer leaves only while the read lease is held (P13); without it it waits, and the members
- *   are asked to confirm. Between tenures reads wait and are asked again in the next one.
+ *   are asked to confirm. Between tenures reads wait and are asked again in the next one, once
+ *  their  range is equal on all members there (P5).
  * - The caller holds the range lock (shared), so that no write runs in the range meanwhile (N1).
  */
 import type { Clock, Timer } from '../../common/clock.js';
-import { StorageError } from '../../common/errors.js';
+import { StorageError, toStorageError } from '../../common/errors.js';
 import { BLOCK_SIZE, WIRE_IO_BYTES_MAX } from '../../common/units.js';
 import { IO_OP, type IoReplyView } from '../../proto/io-codec.js';
 import type { ReadResult } from '../block-volume.js';
+import type { EqualGate } from './equal-gate.js';
 import type { LinkTable } from './link-table.js';
 import type { Settled } from './pending-op.js';
 import { ReadLatency } from './read-latency.js';
@@ -35,6 +37,7 @@ export type VerifyBlocks = (
 
 export interface ReadPathOptions {
   readonly table: LinkTable;
+  readonly gate: EqualGate;
   readonly lease: ReadLease;
   readonly clock: Clock;
   readonly verifyBlocks: VerifyBlocks;
@@ -68,6 +71,8 @@ export class ReadPath implements PieceOwner {
   #hedgeCredit = 0;
   /** reads that were asked of a second member */
   hedges = 0;
+  /** answers that had to wait because the read lease was not held (P13) */
+  leaseMisses = 0;
 
   constructor(options: ReadPathOptions) {
     this.#options = options;
@@ -79,7 +84,8 @@ export class ReadPath implements PieceOwner {
   }
 
   /** @param offsetBytes whole blocks, as is the length. The result is borrowed until `release`.
-   *  @throws StorageError NO_REPLICA | CORRUPT_BLOCK | IO_ERROR: no copy could serve all of it */
+   *  @throws StorageError NO_REPLICA | CORRUPT_BLOCK | CORRUPT_MESSAGE | IO_ERROR: no copy could
+   *  serve all of it */
   async read(offsetBytes: number, lengthBytes: number): Promise<ReadResult> {
     const first = WIRE_IO_BYTES_MAX - (offsetBytes % WIRE_IO_BYTES_MAX);
     if (lengthBytes <= first) return this.readPiece(offsetBytes, lengthBytes);
@@ -127,12 +133,36 @@ export class ReadPath implements PieceOwner {
 
   #ask(question: Question, avoid: number, after: Settled | undefined): Promise<ReadResult> {
     const piece = new ReadPiece(this, question, after);
+    piece.avoid = avoid;
     piece.tried = avoid;
     return new Promise((resolve, reject) => {
       piece.resolve = resolve;
       piece.reject = reject;
-      this.#send(piece);
+      this.#enter(piece);
     });
+  }
+
+  /** Asks, once the range may be read. */
+  #enter(piece: ReadPiece): void {
+    const { gate } = this.#options;
+    const { offsetBytes, lengthBytes } = piece.question;
+    if (!gate.active || this.#suspended) this.#send(piece);
+    else void this.#enterLater(piece, gate.pending(offsetBytes, lengthBytes));
+  }
+
+  async #enterLater(piece: ReadPiece, pending: Promise<void> | undefined): Promise<void> {
+    if (pending === undefined) {
+      this.#send(piece);
+      return;
+    }
+    try {
+      await pending;
+    } catch (cause) {
+      piece.fail(toStorageError(cause, 'wait until the members are equal'));
+      return;
+    }
+    // Maybe in another tenure.
+    this.#enter(piece);
   }
 
   #send(piece: ReadPiece): void {
@@ -165,6 +195,7 @@ export class ReadPath implements PieceOwner {
       this.#park(piece);
       return;
     }
+    this.leaseMisses += 1;
     this.#unleased.push(piece);
     this.#options.lease.renew();
   }
@@ -182,8 +213,14 @@ export class ReadPath implements PieceOwner {
     // The most telling error survives: bad bytes say more than a link that is gone.
     if (piece.lastError === undefined || error.code === 'CORRUPT_BLOCK') piece.lastError = error;
     this.#options.onBadCopy(link, error, piece.question.offsetBytes);
+    const bit = 1 << link.index;
+    if (error.code === 'CORRUPT_MESSAGE' && (piece.again & bit) === 0) {
+      // The member had verified it: what the way has damaged may come whole the next time.
+      piece.again |= bit;
+      piece.tried &= ~bit;
+    }
     this.#chosen = undefined;
-    if (piece.asked === 0) this.#send(piece);
+    if (piece.asked === 0 && !piece.parked) this.#send(piece);
   }
 
   /** What comes from now on, and what has no answer left to wait for, waits for the next tenure. */
@@ -198,27 +235,34 @@ export class ReadPath implements PieceOwner {
   resume(): void {
     this.#suspended = false;
     this.#refusal = undefined;
-    for (const piece of this.#parked.splice(0)) this.#send(piece);
+    for (const piece of this.#unpark()) this.#enter(piece);
   }
 
   /** Between tenures: what waits fails with `error`, and so does what comes, until `resume`. */
   refuse(error: StorageError): void {
     if (!this.#suspended) return;
     this.#refusal = error;
-    for (const piece of this.#parked.splice(0)) piece.fail(error);
+    for (const piece of this.#unpark()) piece.fail(error);
   }
 
   #park(piece: ReadPiece): void {
+    piece.release();
     if (this.#refusal !== undefined) {
-      piece.release();
       piece.fail(this.#refusal);
       return;
     }
-    piece.release();
     piece.done = false;
     piece.hedged = false;
-    piece.tried = 0;
+    piece.tried = piece.avoid;
+    piece.again = 0;
+    piece.parked = true;
     this.#parked.push(piece);
+  }
+
+  #unpark(): ReadPiece[] {
+    const pieces = this.#parked.splice(0);
+    for (const piece of pieces) piece.parked = false;
+    return pieces;
   }
 
   #hedgeAfterMs(): number {
@@ -278,8 +322,8 @@ export class ReadPath implements PieceOwner {
     if (bad < 0) return undefined;
     const at = offsetBytes + bad * BLOCK_SIZE;
     const where = `block at ${at} from replica ${link.replicaId}`;
-    const text = `${where} does not match its checksum`;
-    return new StorageError('CORRUPT_BLOCK', text, { replica: link.replicaId, offsetBytes: at });
+    const text = `${where} was damaged on its way`;
+    return new StorageError('CORRUPT_MESSAGE', text, { replica: link.replicaId, offsetBytes: at });
   }
 
   /** The member to read from. It is kept for a while: reads that go one way share messages and wake

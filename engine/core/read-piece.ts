@@ -35,12 +35,18 @@ export interface PieceOwner {
 
 export class ReadPiece implements PendingOp, ReadResult {
   sentMs = 0;
-  /** members that were asked, as bits by link index */
+  /** members that must not be asked, in any tenure, as bits by link index */
+  avoid = 0;
+  /** members that were asked, and those */
   tried = 0;
+  /** members whose answer was damaged on its way once: asked once more, when the others have been */
+  again = 0;
   /** members whose answer is awaited */
   asked = 0;
   /** a second member was asked because the first is slow */
   hedged = false;
+  /** it waits for a tenure; late answers of the last one mean nothing */
+  parked = false;
   done = false;
   chunks: Buffer[] = [];
   message: IncomingMessage | undefined;

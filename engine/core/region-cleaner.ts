@@ -92,8 +92,10 @@ export class RegionCleaner {
       );
       if (idle.length === 0) return 0;
       await fanout.flush();
-      await Promise.all(idle.map((region) => this.#cleanOne(region)));
-      return idle.length;
+      // The flush may have waited for another tenure, in which the members may differ here.
+      const equal = idle.filter((region) => !gate.touchesRegion(region));
+      await Promise.all(equal.map((region) => this.#cleanOne(region)));
+      return equal.length;
     } finally {
       for (const hold of holds) lock.unlock(hold);
     }

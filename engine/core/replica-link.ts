@@ -311,17 +311,26 @@ export class ReplicaLink implements LeaseMember {
     this.#stream?.close(error);
     this.#hello?.reject(error);
     this.#hello = undefined;
-    const lost = [...this.#pending.values()];
-    this.#pending.clear();
+    const lost = this.#takePending();
     // The set learns of the failure first, so that nothing lost below can be acknowledged without
     // this member (P3).
     this.#options.onBroken(this, error);
     for (const op of lost) op.onLost(this, error);
   }
 
-  /** Ends the stream in order; only for a link without operations in flight. */
+  /** Ends the stream in order, after the last client operation. Recovery that still waits is told;
+   *  nobody learns of a failure. */
   close(): void {
-    this.#broken ??= new StorageError('CLOSED', `link to replica ${this.replicaId} is closed`);
+    if (this.#broken !== undefined) return;
+    const error = new StorageError('CLOSED', `link to replica ${this.replicaId} is closed`);
+    this.#broken = error;
     this.#stream?.close();
+    for (const op of this.#takePending()) op.onLost(this, error);
+  }
+
+  #takePending(): PendingOp[] {
+    const pending = [...this.#pending.values()];
+    this.#pending.clear();
+    return pending;
   }
 }

@@ -4,9 +4,10 @@
  * Roles of a member, and how it moves between them:
  *
  *   in-sync --fail--> failing --(exclusion stored)--> out --attach--> rebuilding
- *      ^                 ^                             ^                  |  |
- *      |                 +----------fail-----+         +-------fail-------+  | promote
- *      +---------(promotion stored)---- promoting <--------------------------+
+ *      ^                 ^                             ^ |                |  |
+ *      |                 +----------fail-----+         +-|-----fail-------+  | promote
+ *      +---------(promotion stored)---- promoting <------|-------------------+
+ *                                                        +--leave--> leaving --(stored)--> gone
  *
  * Invariants
  * - `record` is the newest membership known to be durable on every member that it names in-sync.
@@ -16,6 +17,7 @@
  *   acknowledged. A member that fails while its promotion is under way is failing, too.
  * - A promoting member is not yet one of those that may exclude others: only once its promotion is
  *   stored on every other in-sync member does each of them know that it cannot start without it.
+ * - A leaving member is not attached any more: it is about to be no member.
  * - One change at a time is under way; its generation is larger than any that was ever proposed,
  *   stored or not.
  * - The last in-sync member is never excluded: with none left the volume is faulted and the record
@@ -52,7 +54,7 @@ export function compareRecords(a: RecordVersion, b: RecordVersion): number {
   return a.epoch - b.epoch || a.generation - b.generation;
 }
 
-export type MemberRole = 'in-sync' | 'failing' | 'out' | 'rebuilding' | 'promoting';
+export type MemberRole = 'in-sync' | 'failing' | 'out' | 'rebuilding' | 'promoting' | 'leaving';
 
 /** A change to be made durable: in the authority, then on each of `storeOn`; then report. */
 export interface MembershipChange {
@@ -70,7 +72,6 @@ export class ReplicaSet {
   /** rebuilding members that have everything */
   readonly #complete = new Set<string>();
   readonly #joining = new Map<string, MemberRecord>();
-  readonly #leaving = new Set<string>();
   #underWay: MembershipChange | undefined;
   #generationMax: number;
 
@@ -125,7 +126,7 @@ export class ReplicaSet {
     const role = this.#roles.get(replicaId);
     assert(role !== undefined, `replica ${replicaId} is no member`);
     this.#complete.delete(replicaId);
-    if (role === 'out' || role === 'failing') return false;
+    if (role === 'out' || role === 'failing' || role === 'leaving') return false;
     this.#roles.set(replicaId, role === 'rebuilding' ? 'out' : 'failing');
     this.#reasons.set(replicaId, reason);
     return true;
@@ -150,8 +151,7 @@ export class ReplicaSet {
 
   /** Takes a member that is `out` off the record. */
   leave(replicaId: string): void {
-    assert(this.#roles.get(replicaId) === 'out', `${replicaId} is in use`);
-    this.#leaving.add(replicaId);
+    this.#move(replicaId, 'out', 'leaving');
   }
 
   /** The next change to make durable; undefined when none is needed, possible, or one is under
@@ -160,7 +160,8 @@ export class ReplicaSet {
     if (this.#underWay !== undefined || this.faulted) return undefined;
     const excluded = this.withRole('failing');
     const promoted = [...this.#complete];
-    const wanted = excluded.length + promoted.length + this.#joining.size + this.#leaving.size;
+    const leaving = this.withRole('leaving');
+    const wanted = excluded.length + promoted.length + this.#joining.size + leaving.length;
     if (wanted === 0) return undefined;
     for (const id of promoted) this.#roles.set(id, 'promoting');
     this.#generationMax += 1;
@@ -175,7 +176,7 @@ export class ReplicaSet {
   }
 
   #next(): MemberRecord[] {
-    const kept = this.#record.members.filter((m) => !this.#leaving.has(m.replicaId));
+    const kept = this.#record.members.filter((m) => this.#roles.get(m.replicaId) !== 'leaving');
     const changed = kept.map((m): MemberRecord => {
       const role = this.#roles.get(m.replicaId);
       if (role === 'failing') return { ...m, state: 'failed' };
@@ -198,9 +199,8 @@ export class ReplicaSet {
     for (const { replicaId } of change.record.members) {
       if (this.#joining.delete(replicaId)) this.#roles.set(replicaId, 'out');
     }
-    for (const id of [...this.#leaving]) {
+    for (const id of this.withRole('leaving')) {
       if (change.record.members.some((m) => m.replicaId === id)) continue;
-      this.#leaving.delete(id);
       this.#roles.delete(id);
       this.#reasons.delete(id);
     }

@@ -40,6 +40,7 @@ export interface SlowSample {
 interface History {
   /** since when it is an outlier; undefined: it is not */
   sinceMs: number | undefined;
+  lastSampleMs: number;
   setAside: number;
   lastSetAsideMs: number;
 }
@@ -68,6 +69,9 @@ export class SlowJudge {
       const peers = samples.filter((s) => s.replicaId !== replicaId).map((s) => s.latencyMs);
       const peersMs = median(peers);
       const history = this.#historyOf(replicaId);
+      // A member that has not answered for long is not slow: nobody asked it.
+      if (nowMs - history.lastSampleMs > forMs) history.sinceMs = undefined;
+      history.lastSampleMs = nowMs;
       const outlier =
         peers.length >= othersMin && latencyMs > peersMs * factor && latencyMs > peersMs + floorMs;
       if (!outlier) {
@@ -108,7 +112,8 @@ export class SlowJudge {
   #historyOf(replicaId: string): History {
     let history = this.#histories.get(replicaId);
     if (history === undefined) {
-      history = { sinceMs: undefined, setAside: 0, lastSetAsideMs: Number.NEGATIVE_INFINITY };
+      const never = Number.NEGATIVE_INFINITY;
+      history = { sinceMs: undefined, lastSampleMs: never, setAside: 0, lastSetAsideMs: never };
       this.#histories.set(replicaId, history);
     }
     return history;

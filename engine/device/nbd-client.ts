@@ -180,10 +180,19 @@ export class NbdClient {
     this.flush();
   }
 
-  /** A volume does not shrink and does not turn read-only or writable under a device: that is
-   *  another volume (R8). */
+  /** A volume does not lose writes under a device that has acknowledged them (D1). It does not
+   *  shrink and does not turn read-only or writable under it: that is another volume (R8).
+   *  @throws StorageError IO_INDETERMINATE (for good) | CONFLICT */
   #checkExport(info: ExportInfo): void {
     const before = this.#info;
+    if (info.era !== before.era) {
+      throw new StorageError(
+        'IO_INDETERMINATE',
+        `export "${this.#options.exportName}" may have lost acknowledged writes: ` +
+          `era ${info.era ?? 'none'} now, ${before.era ?? 'none'} before`,
+        { hint: 'unmount and detach the device, check the file system, attach it again' },
+      );
+    }
     if (info.sizeBytes < before.sizeBytes) {
       throw new StorageError(
         'CONFLICT',

@@ -13,7 +13,8 @@
  * - A FLUSH sent again claims no more than the first one. The writes it must cover were
  *   acknowledged, so they are on every in-sync replica, and the new engine's flush covers what its
  *   replicas hold, whichever engine wrote it (D1, P8). A replica that may have lost such a write
- *   since (power cut) has a new incarnation and is no longer in the set (P7).
+ *   since (power cut) is made equal from one that has not; if all may have, the era of the export
+ *   has grown and the lane gives up for good.
  *
  * Invariants: a request in `#slots` is unanswered; it is `sent` only on the present connection; an
  * empty `#connection` with `#ended` unset means that `#reconnect` runs.
@@ -39,7 +40,8 @@ export interface NbdLaneOptions extends NbdConnectionOptions {
   /** how long requests wait for a server; then they end with EIO, as new ones do until one is
    *  back */
   readonly giveUpMs: number;
-  /** May this export take the place of the one before? Throws StorageError if not. */
+  /** May this export take the place of the one before? Throws StorageError if not;
+   *  IO_INDETERMINATE: and none ever will. */
   readonly checkExport: (info: ExportInfo) => void;
   readonly onSettled: (request: NbdRequest, errno: number, reply: Buffer | undefined) => void;
 }
@@ -225,6 +227,7 @@ export class NbdLane {
       } catch (cause) {
         if (this.#ended) return;
         const error = toStorageError(cause, 'reconnect');
+        if (error.code === 'IO_INDETERMINATE') return this.#giveUpForGood(error);
         if (error.message !== reported) {
           reported = error.message;
           this.#options.log.warn({ code: error.code, reason: reported }, 'NBD reconnect failed');
@@ -251,6 +254,14 @@ export class NbdLane {
     this.#options.log.info({ downMs, sendAgain: this.#pendingCount }, 'NBD connection is back');
     if (this.#pendingCount === 0) this.#downSinceMs = undefined;
     this.adopt(connection);
+  }
+
+  /** What was acknowledged may be gone: nothing may be answered with success any more. */
+  #giveUpForGood(error: StorageError): void {
+    this.#gaveUp = true;
+    this.#options.log.fatal({ code: error.code, failed: this.#pendingCount }, error.message);
+    this.#failAll();
+    for (const wake of this.#connectedWaiters.splice(0)) wake();
   }
 
   #giveUpIfLate(): void {

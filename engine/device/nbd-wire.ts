@@ -21,6 +21,7 @@ import {
   OPTION_REPLY_MAGIC_LOW,
   REQUEST_MAGIC,
 } from '../nbd/constants.js';
+import { eraOf } from '../nbd/description.js';
 
 export const GREETING_BYTES = 18;
 /** Set in the type of every option reply that is a refusal. */
@@ -38,6 +39,8 @@ export interface ExportInfo {
   readonly blockBytesMin: number;
   /** longest payload of one request */
   readonly payloadBytesMax: number;
+  /** see eraOf; undefined: the server says nothing of it */
+  readonly era: number | undefined;
 }
 
 export interface OptionReply {
@@ -46,16 +49,17 @@ export interface OptionReply {
   readonly data: Buffer;
 }
 
-/** One INFO or GO that asks for the block sizes. */
+/** One INFO or GO that asks for the block sizes and the description. */
 export function encodeInfoRequest(option: number, exportName: string): Buffer {
   const name = Buffer.from(exportName, 'utf8');
-  const dataBytes = 4 + name.length + 2 + 2;
+  const dataBytes = 4 + name.length + 2 + 4;
   const out = Buffer.alloc(OPTION_HEADER_BYTES + dataBytes);
   encodeOptionHeader(out, option, dataBytes);
   out.writeUInt32BE(name.length, 16);
   name.copy(out, 20);
-  out.writeUInt16BE(1, 20 + name.length);
+  out.writeUInt16BE(2, 20 + name.length);
   out.writeUInt16BE(INFO.BLOCK_SIZE, 22 + name.length);
+  out.writeUInt16BE(INFO.DESCRIPTION, 24 + name.length);
   return out;
 }
 
@@ -132,6 +136,7 @@ export class ExportInfoBuilder {
   #flags = 0;
   #blockBytesMin = 1;
   #payloadBytesMax = 32 * 1024 * 1024;
+  #era: number | undefined;
 
   /** @throws StorageError PROTOCOL_ERROR | OUT_OF_RANGE for an export larger than 2^53 bytes */
   add(data: Buffer): void {
@@ -149,7 +154,7 @@ export class ExportInfoBuilder {
       if (data.length !== 14) throw malformed('block size information of a wrong length');
       this.#blockBytesMin = data.readUInt32BE(2);
       this.#payloadBytesMax = data.readUInt32BE(10);
-    }
+    } else if (type === INFO.DESCRIPTION) this.#era = eraOf(data.toString('utf8', 2));
   }
 
   /** @throws StorageError PROTOCOL_ERROR when the server did not tell the size, or told
@@ -165,6 +170,7 @@ export class ExportInfoBuilder {
       flags: this.#flags,
       blockBytesMin: min,
       payloadBytesMax: this.#payloadBytesMax,
+      era: this.#era,
     };
   }
 }

@@ -4,29 +4,21 @@
  * Order: identify -> plan (pure) -> create what is new -> OpenReplica on every member (P4: each
  * persists the epoch and drops older streams before it answers). What follows is the tenure's.
  */
-import { StorageError, toStorageError } from '../../common/errors.js';
-import type { OpenReplicaReply, ReplicaControl } from '../../proto/control.js';
+import { CopiesAlone, type MembershipAuthority } from '../core/membership-authority.js';
+import type { RecordVersion } from '../core/replica-set.js';
 import type { EngineConfig } from '../engine-config.js';
 import type { EngineEnvironment } from '../engine-environment.js';
-import {
-  type Answer,
-  type OpenPlan,
-  type OwnTenure,
-  type PlannedMember,
-  planOpen,
-} from './open-plan.js';
+import { askDaemons } from './ask-daemons.js';
+import { type Dial, type OpenedMember, openMember } from './open-member.js';
+import { type OpenPlan, type OwnTenure, type PlannedMember, planOpen } from './open-plan.js';
 
-/** One member, opened with our epoch. */
-export interface OpenedMember {
-  readonly replicaId: string;
-  readonly address: string;
-  readonly control: ReplicaControl;
-  readonly opened: OpenReplicaReply;
-}
-
+/** A volume whose members are fenced: what a tenure begins with. */
 export interface OpenedVolume {
-  readonly plan: OpenPlan;
+  readonly plan: Pick<OpenPlan, 'sizeBytes' | 'epoch' | 'record' | 'previousEngineId' | 'warnings'>;
   readonly members: readonly OpenedMember[];
+  readonly authority: MembershipAuthority;
+  /** what the authority has until the first record of the tenure is committed */
+  readonly recorded: RecordVersion;
 }
 
 export interface OpenMembersWish {
@@ -36,19 +28,8 @@ export interface OpenMembersWish {
   readonly salvage: boolean;
   /** this engine had the volume before, and nobody else must have had it since */
   readonly own?: OwnTenure;
-}
-
-type Dial = (address: string) => ReplicaControl;
-
-async function ask(dial: Dial, volume: string, address: string): Promise<Answer> {
-  const client = dial(address);
-  try {
-    return { address, reply: await client.identify({ volume }) };
-  } catch (error) {
-    return { address, reply: undefined, error: toStorageError(error, `identify ${address}`) };
-  } finally {
-    client.close();
-  }
+  /** told of the epoch before a member hears of it */
+  readonly onEpoch?: (epoch: number) => void;
 }
 
 /** Finds, creates and fences. The returned control clients are the caller's to close.
@@ -60,20 +41,20 @@ export async function openMembers(
 ): Promise<OpenedVolume> {
   const { log, network } = environment;
   const dial: Dial = (address) => network.control(address, config.tuning.controlDeadlineMs);
-  const asked = config.replicas.map((address) => ask(dial, config.volume, address));
-  const answers = await Promise.all(asked);
+  const answers = await askDaemons(config, dial);
   for (const { address, error } of answers) {
     if (error !== undefined) log.warn({ address, code: error.code }, error.message);
   }
   const { volume } = config;
   const newReplicaId = (): string => environment.randomId('r');
   const plan = planOpen(answers, { volume, newReplicaId, ...wish });
+  wish.onEpoch?.(plan.epoch);
   for (const warning of plan.warnings) log.warn({ volume }, warning);
   const members: OpenedMember[] = [];
   try {
     await Promise.all(plan.create.map((member) => createOne(dial, { volume, plan, member })));
     const opening = plan.open.map((member) =>
-      openOne(dial, { volume, plan, member, engineId: wish.engineId }),
+      openMember(dial, member, { volume, engineId: wish.engineId, ...plan }),
     );
     const outcomes = await Promise.allSettled(opening);
     for (const outcome of outcomes) {
@@ -85,7 +66,8 @@ export async function openMembers(
     for (const member of members) member.control.close();
     throw error;
   }
-  return { plan, members };
+  const { record } = plan;
+  return { plan, members, authority: new CopiesAlone(record), recorded: record };
 }
 
 interface Step {
@@ -106,44 +88,4 @@ async function createOne(dial: Dial, { volume, plan, member }: Step): Promise<vo
   } finally {
     control.close();
   }
-}
-
-async function openOne(
-  dial: Dial,
-  step: Step & { readonly engineId: string },
-): Promise<OpenedMember> {
-  const { volume, plan, member, engineId } = step;
-  const control = dial(member.address);
-  try {
-    const { replicaId, address } = member;
-    const opened = await control.openReplica({ volume, replicaId, epoch: plan.epoch, engineId });
-    if (opened.info.sizeBytes !== plan.sizeBytes) {
-      const { sizeBytes } = opened.info;
-      const text = `replica ${replicaId} has ${sizeBytes} bytes, the volume ${plan.sizeBytes}`;
-      throw new StorageError('CONFLICT', text, { volume, replica: replicaId });
-    }
-    return { replicaId, address, control, opened };
-  } catch (error) {
-    control.close();
-    throw cannotLoad(member, volume, error);
-  }
-}
-
-const LOAD_REASONS = new Set(['REPLICA_FAILED', 'CORRUPT_METADATA', 'IO_ERROR', 'NO_SPACE']);
-
-/** P8, R4: a member that has failed and cannot be loaded anew is as good as missing. */
-function cannotLoad(member: PlannedMember, volume: string, cause: unknown): StorageError {
-  const error = toStorageError(cause, `open replica ${member.replicaId}`);
-  if (!LOAD_REASONS.has(error.code)) return error;
-  const text = `volume ${volume} cannot be opened without its in-sync replica ${member.replicaId}`;
-  return new StorageError(
-    'MEMBERSHIP_UNPROVEN',
-    `${text} at ${member.address}, which cannot be loaded: ${error.message}`,
-    {
-      volume,
-      replica: member.replicaId,
-      hint: 'mend its disk; --salvage opens what is left and may lose acknowledged writes',
-    },
-    { cause },
-  );
 }

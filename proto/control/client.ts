@@ -71,7 +71,7 @@ export class UnaryClient {
     if (this.#closed) {
       return Promise.reject(new StorageError('CLOSED', `client of ${this.#target} is closed`));
     }
-    const name = method.path.substring(1);
+    const name = method.path.substring(method.path.lastIndexOf('/') + 1);
     return new Promise((resolve, reject) => {
       const deadlineMs = options.deadlineMs ?? this.#deadlineMs;
       let settled = false;
@@ -148,6 +148,14 @@ function decodeReply<Reply>(codec: Codec<Reply>, bytes: Buffer, name: string): R
   }
 }
 
+/** What grpc-js says of a connection that cannot be made, without its wrapping. */
+function shortened(details: string): string {
+  return details.replace(
+    /^No connection established\. Last error: (?:Error: )?(.*?)(?:\. Resolution note: .*)?$/,
+    '$1',
+  );
+}
+
 function errorOfService(error: ServiceError, doing: string): StorageError {
   const text = (key: string): string | undefined => {
     const value = error.metadata.get(key)[0];
@@ -157,7 +165,7 @@ function errorOfService(error: ServiceError, doing: string): StorageError {
   return errorOfFailure({
     status: error.code,
     // Without our metadata it is the gRPC layer that speaks: then it helps to know about what.
-    message: code === undefined ? `${doing}: ${error.details}` : error.details,
+    message: code === undefined ? `${doing}: ${shortened(error.details)}` : error.details,
     code,
     details: text(DETAILS_KEY),
   });

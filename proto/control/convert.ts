@@ -164,6 +164,16 @@ export const CODECS = {
     }),
   ),
   setMembershipReply: codec(v1.SetMembershipReply, (): m.SetMembershipReply => ({})),
+  noteCompleteRequest: codec(
+    v1.NoteCompleteRequest,
+    (wire): m.NoteCompleteRequest => ({
+      volume: checkName(wire.volume ?? '', 'volume'),
+      replicaId: checkName(wire.replicaId ?? '', 'replica id'),
+      epoch: epochOf(wire.epoch),
+      incarnation: checkToken(wire.incarnation ?? '', 'incarnation'),
+    }),
+  ),
+  noteCompleteReply: codec(v1.NoteCompleteReply, (): m.NoteCompleteReply => ({})),
   deleteReplicaRequest: codec(
     v1.DeleteReplicaRequest,
     (wire): m.DeleteReplicaRequest => ({

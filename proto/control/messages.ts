@@ -43,7 +43,7 @@ export interface ReplicaInfo {
   readonly replicaId: string;
   readonly diskId: string;
   readonly sizeBytes: number;
-  /** highest that this replica has persisted (P4) */
+  /** highest that any engine has claimed it with: lower ones are refused (P4) */
   readonly epoch: number;
   readonly membership: Membership;
   readonly allocatedBytes: number;
@@ -189,3 +189,14 @@ export interface CleanRegionRequest {
 }
 
 export type CleanRegionReply = Record<string, never>;
+
+/** P10: the replica was made equal to one that holds every acknowledged write, and flushed. */
+export interface NoteCompleteRequest {
+  readonly volume: string;
+  readonly replicaId: string;
+  readonly epoch: number;
+  /** as OpenReplica told it */
+  readonly incarnation: string;
+}
+
+export type NoteCompleteReply = Record<string, never>;

@@ -32,6 +32,7 @@ export const REPLICA_METHODS = {
   listRegions: method(`${R}/ListRegions`, C.listRegionsRequest, C.listRegionsReply),
   listExtents: method(`${R}/ListExtents`, C.listExtentsRequest, C.listExtentsReply),
   cleanRegion: method(`${R}/CleanRegion`, C.cleanRegionRequest, C.cleanRegionReply),
+  noteComplete: method(`${R}/NoteComplete`, C.noteCompleteRequest, C.noteCompleteReply),
 };
 
 export const ENGINE_METHODS = {

@@ -33,13 +33,21 @@ export interface DiskOptions {
   /** Directory of this daemon's disk metadata; one directory per disk id is made in it. */
   readonly metaDir: string;
   readonly identity: DiskIdentity;
-  /** of this start of the daemon (P7) */
+  /** P7: of this opening of the disk; no other one had it */
   readonly incarnation: string;
   /** of this start of the kernel: tells a kill from a loss of power (P10) */
   readonly bootId: string;
   readonly pool: BufferPool;
   readonly log: Logger;
   readonly clock: Clock;
+  /** Never made and never formatted, for a disk that comes back. Default: false. */
+  readonly reuse?: boolean;
+  /** Any other disk is refused. */
+  readonly diskId?: string;
+  /** D3: un-flushed writes were lost since it was opened last, in this process */
+  readonly lostWrites?: boolean;
+  /** Called once, when the disk fails. */
+  readonly onFailed?: () => void;
   /** Kept back from volumes, in bytes; default 2 % of the disk, at most 4 GiB. */
   readonly reserveBytes?: number;
   /** Memory for extent records of this disk; default 24 MiB. */
@@ -98,7 +106,8 @@ export interface ReplicaHandle {
   /** Regions were dirty when this replica was opened, and not each of them was cleaned since.
    *  What was in flight there is forgotten, however orderly the stop: they must be compared. */
   readonly restartedDirty: boolean;
-  /** P10: no source. Sticky until every region that was dirty then has been cleaned. */
+  /** P10: no source. Sticky until every region that was dirty then has been cleaned, a new era
+   *  accepts the loss, or `noteComplete`. */
   readonly lossy: boolean;
   /** P4, R5: durable before it resolves. @throws StorageError STALE_EPOCH (lower than the persisted
    *  one) | IO_ERROR */
@@ -106,6 +115,9 @@ export interface ReplicaHandle {
   /** R3: durable before it resolves; the order of records is the caller's. @throws StorageError
    *  IO_ERROR | CLOSED */
   setMembership(membership: Membership): Promise<void>;
+  /** P10: this copy was made equal to one that holds every acknowledged write, and flushed: it is
+   *  not lossy any more. Durable before it resolves. @throws StorageError IO_ERROR | CLOSED */
+  noteComplete(): Promise<void>;
   /** P7, P8: loads a failed replica anew from its disk, as another incarnation. Its dirty regions
    *  count as after a restart: what their stored checksums say is not believed.
    *  @throws StorageError REPLICA_FAILED (the disk itself has failed) | CORRUPT_METADATA |
@@ -138,6 +150,8 @@ export interface Disk {
    *  is opened again */
   readonly state: 'ready' | 'failed';
   readonly reason: string;
+  /** D3: a flush has failed, of the device or of metadata */
+  readonly lostWrites: boolean;
   readonly counters: StoreCounters;
   replicas(): ReplicaSummary[];
   /** Durable before it resolves (R7). The same replica again is no change.
@@ -162,17 +176,20 @@ export interface Disk {
  *  @see docs/on-disk-format.md#opening */
 export async function openDisk(options: DiskOptions): Promise<Disk> {
   const randomBytes = options.randomBytes ?? nodeRandomBytes;
+  const home = options.home ?? new DirectoryMetaHome(options.metaDir);
   const mount = await mountDisk({
     path: options.path,
     ...(options.sizeBytes === undefined ? {} : { sizeBytes: options.sizeBytes }),
+    ...(options.diskId === undefined ? {} : { diskId: options.diskId }),
+    purpose: options.reuse === true ? 'reuse' : 'use',
     identity: options.identity,
-    home: options.home ?? new DirectoryMetaHome(options.metaDir),
+    home,
     pool: options.pool,
     openDevice: options.openDevice ?? ((path) => openBlockDevice(path, { exclusive: true })),
     openKv: options.openKv ?? openLevelKv,
     randomBytes,
   });
-  const disk = new MountedDisk({ mount, disk: options, randomBytes });
+  const disk = new MountedDisk({ mount, home, disk: options, randomBytes });
   try {
     await disk.start();
   } catch (error) {

@@ -37,9 +37,9 @@ export interface Inspection {
 
 /** @throws StorageError as openDisk; DISK_MISMATCH also for a disk that is not formatted */
 export async function inspectDisk(
-  options: Omit<MountOptions, 'formatted' | 'sizeBytes'> & { readonly log: Logger },
+  options: Omit<MountOptions, 'purpose' | 'sizeBytes'> & { readonly log: Logger },
 ): Promise<Inspection> {
-  const mount = await mountDisk({ ...options, formatted: true });
+  const mount = await mountDisk({ ...options, purpose: 'inspect' });
   const services = readOnlyServices(mount, options);
   return {
     open: (volume) => openInspected(mount, services, volume),

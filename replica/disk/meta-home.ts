@@ -17,6 +17,9 @@ export interface DiskNote {
   readonly path: string;
   /** formatting: the disk has never held a replica */
   readonly state: 'formatting' | 'ready';
+  /** D3: a flush failed, so an unknown set of un-flushed writes is gone; not yet noted with the
+   *  replicas that it concerns */
+  readonly lostWrites?: boolean;
 }
 
 export interface MetaHome {
@@ -126,9 +129,10 @@ function parseNote(text: string, diskId: string): DiskNote | undefined {
   try {
     const note: unknown = JSON.parse(text);
     if (typeof note !== 'object' || note === null) return undefined;
-    const { path, state } = note as Record<string, unknown>;
+    const { path, state, lostWrites } = note as Record<string, unknown>;
     if (typeof path !== 'string' || (state !== 'formatting' && state !== 'ready')) return undefined;
-    return { diskId, path, state };
+    if (lostWrites !== undefined && typeof lostWrites !== 'boolean') return undefined;
+    return { diskId, path, state, ...(lostWrites === true ? { lostWrites } : {}) };
   } catch {
     return undefined;
   }

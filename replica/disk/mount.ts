@@ -48,8 +48,11 @@ export interface MountOptions {
   readonly openDevice: (path: string) => Promise<BlockDevice>;
   readonly openKv: OpenKv;
   readonly randomBytes: (lengthBytes: number) => Buffer;
-  /** change nothing: a disk without a superblock is refused instead of formatted */
-  readonly formatted?: boolean;
+  /** `reuse`: it must be formatted; `inspect`: likewise, and nothing is changed. Default `use`:
+   *  what is missing is made, what is provably empty is formatted. */
+  readonly purpose?: 'use' | 'reuse' | 'inspect';
+  /** Any other disk is refused. */
+  readonly diskId?: string;
 }
 
 /** A disk that was checked and is locked; its nonce is still that of the last close. */
@@ -58,6 +61,8 @@ export interface Mount {
   readonly kv: Kv;
   readonly lock: { release(): void };
   readonly scanned: ScannedDisk;
+  /** as it is stored now */
+  note: DiskNote;
   superblock: Superblock;
   record: DiskRecord;
   /** offsets of copies that are torn or older than `superblock` */
@@ -158,7 +163,7 @@ async function makeMissing(options: MountOptions, notes: readonly DiskNote[]): P
   if (state === 'present') return;
   const was = notes.find((note) => note.path === path && note.state === 'ready');
   if (was !== undefined) throw gone(options, was, state);
-  if (sizeBytes === undefined || options.formatted === true) {
+  if (sizeBytes === undefined || mayNotFormat(options)) {
     if (state === 'empty') throw refusal(options, 'NO_SPACE', 'is an empty file');
     const hint = 'give its size to make a file';
     throw new StorageError('NOT_FOUND', `disk ${path} does not exist`, { hint });
@@ -210,7 +215,10 @@ async function openExisting(
     const text = `(${diskId}) has ${device.sizeBytes} bytes and had ${superblock.sizeBytes}`;
     throw refusal(options, 'DISK_TRUNCATED', text);
   }
-  const note = (await home.notes()).find((candidate) => candidate.diskId === diskId);
+  if (options.diskId !== undefined && options.diskId !== diskId) {
+    throw refusal(options, 'DISK_MISMATCH', `is disk ${diskId}, not ${options.diskId}`);
+  }
+  let note = (await home.notes()).find((candidate) => candidate.diskId === diskId);
   if (note === undefined) {
     throw refusal(options, 'DISK_MISMATCH', `(${diskId}) has no metadata in this data directory`);
   }
@@ -222,10 +230,12 @@ async function openExisting(
     checkPair(record, superblock);
     const scanned = await scanDisk(kv, extents);
     const stale = note.path !== options.path || note.state !== 'ready';
-    if (stale && options.formatted !== true) {
-      await home.put({ diskId, path: options.path, state: 'ready' });
+    if (stale && options.purpose !== 'inspect') {
+      note = { ...note, path: options.path, state: 'ready' };
+      await home.put(note);
     }
-    return { device, kv, lock, scanned, superblock, record, staleCopies, nonceUnsettled: false };
+    const mount = { device, kv, lock, scanned, note, superblock, record, staleCopies };
+    return { ...mount, nonceUnsettled: false };
   } catch (error) {
     await kv?.close();
     lock.release();
@@ -262,7 +272,7 @@ async function format(
       hint: `if it is not needed: blkdiscard or dd zeroes over it, then try again`,
     });
   }
-  if (options.formatted === true) throw refusal(options, 'DISK_MISMATCH', 'is not formatted');
+  if (mayNotFormat(options)) throw refusal(options, 'DISK_MISMATCH', 'is not formatted');
   for (const note of leftOvers) await home.remove(note.diskId);
   return await formatBlank(options, access);
 }
@@ -293,6 +303,10 @@ async function formatBlank(options: MountOptions, access: DeviceAccess): Promise
   };
   await writeSuperblocks(access, superblock);
   return superblock;
+}
+
+function mayNotFormat({ purpose }: MountOptions): boolean {
+  return purpose === 'reuse' || purpose === 'inspect';
 }
 
 function gone(options: MountOptions, was: DiskNote, now: string): StorageError {

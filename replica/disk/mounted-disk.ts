@@ -20,6 +20,7 @@ import type {
 } from './disk.js';
 import { ExtentSupply } from './extent-supply.js';
 import { FlushGroup } from './flush-group.js';
+import type { MetaHome } from './meta-home.js';
 import type { ScannedReplica } from './metadata-scan.js';
 import { fillDiskRecord, type Mount, renewNonce } from './mount.js';
 import { incarnationOf, OpenedReplica } from './opened-replica.js';
@@ -41,6 +42,7 @@ const TURN_WAITERS_MAX = 65536;
 
 export interface MountedDiskOptions {
   readonly mount: Mount;
+  readonly home: MetaHome;
   readonly disk: DiskOptions;
   readonly randomBytes: (lengthBytes: number) => Buffer;
 }
@@ -58,6 +60,9 @@ export class MountedDisk implements Disk {
   /** volumes being created, opened or deleted */
   readonly #changing = new Set<string>();
   #failure: StorageError | undefined;
+  #lostWrites = false;
+  /** the note of lost writes, being put down */
+  #noted: Promise<void> = Promise.resolve();
   #closing: Promise<void> | undefined;
 
   constructor(options: MountedDiskOptions) {
@@ -66,16 +71,16 @@ export class MountedDisk implements Disk {
     const { device, kv, scanned } = options.mount;
     const { log, pool } = options.disk;
     const { counters } = this;
-    const fail = (error: Error): void => this.#fail(error);
+    const onFailure = (error: Error, synced = true): void => this.#fail(error, synced);
     this.#reserveExtents = reserveOf(scanned.space.extents, options.disk.reserveBytes);
     this.#writer = new MetadataWriter({
       kv,
       counters,
       sums: scanned.sums,
-      onFailure: fail,
+      onFailure,
       onReleased: (physical) => this.#supply.release(physical),
     });
-    const flushes = new FlushGroup(device, counters, fail);
+    const flushes = new FlushGroup(device, counters, onFailure);
     this.#supply = new ExtentSupply({
       ...{ device, counters, log, space: scanned.space, reserveExtents: this.#reserveExtents },
       offsetBytes: DATA_OFFSET_BYTES,
@@ -95,9 +100,12 @@ export class MountedDisk implements Disk {
     };
   }
 
-  /** Renews the nonce, and finishes deletions that a crash interrupted. */
+  /** Renews the nonce, notes what was lost, and finishes deletions that a crash interrupted. */
   async start(): Promise<void> {
     await this.#renewNonce();
+    if (this.#mount.note.lostWrites === true || this.#options.disk.lostWrites === true) {
+      await this.#markLossy();
+    }
     for (const replica of this.#mount.scanned.replicas.values()) {
       if (replica.record.deleting) await this.#remove(replica);
       else this.#byVolume.set(replica.record.volume, replica);
@@ -130,6 +138,10 @@ export class MountedDisk implements Disk {
 
   get reason(): string {
     return this.#failure?.message ?? '';
+  }
+
+  get lostWrites(): boolean {
+    return this.#lostWrites;
   }
 
   replicas(): ReplicaSummary[] {
@@ -219,6 +231,7 @@ export class MountedDisk implements Disk {
     const { log } = this.#options.disk;
     for (const opened of [...this.#opened.values()]) await opened.close();
     await this.#supply.stop();
+    await this.#noted;
     try {
       const { nonceUnsettled } = this.#mount;
       if (this.#failure === undefined && !nonceUnsettled) await this.#renewNonce();
@@ -267,10 +280,10 @@ export class MountedDisk implements Disk {
   /** Runs a change of one volume's replica; a second one of the same volume meanwhile is
    *  CONFLICT. */
   async #changeOf<T>(volume: string, work: () => Promise<T>): Promise<T> {
+    if (this.#failure !== undefined) throw this.#failure;
     if (this.#closing !== undefined) {
       throw new StorageError('CLOSED', `disk ${this.path} is closed`, { disk: this.id });
     }
-    if (this.#failure !== undefined) throw this.#failure;
     if (this.#changing.has(volume)) throw this.#error('CONFLICT', volume, 'another change runs');
     this.#changing.add(volume);
     try {
@@ -289,8 +302,47 @@ export class MountedDisk implements Disk {
     await renewNonce(this.#mount, { writer: this.#writer, pool, randomBytes, sizeBytes });
   }
 
+  /** D3: what was in dirty regions when a flush failed may be gone. Regions without mark were
+   *  flushed before, and so was all of a replica that was closed in order. Durable before it
+   *  resolves; then the note goes. */
+  async #markLossy(): Promise<void> {
+    const concerned = [...this.#mount.scanned.replicas.values()].filter(
+      ({ record, dirtyRegions }) => dirtyRegions.length > 0 && !record.closed,
+    );
+    await this.#writer.submit(
+      (batch) => {
+        for (const replica of concerned) {
+          const record = { ...replica.record, lossy: true };
+          const body = storedReplicaBody(record);
+          replica.recordSeal = batch.put(0, replicaKey(replica.number), body, replica.recordSeal);
+          replica.record = record;
+        }
+      },
+      { sync: true },
+    );
+    const { lostWrites: _lostWrites, ...note } = this.#mount.note;
+    await this.#options.home.put(note);
+    this.#mount.note = note;
+    const fact = { disk: this.id, path: this.path, replicas: concerned.length };
+    this.#options.disk.log.warn(fact, 'writes were lost before: replicas are lossy');
+  }
+
+  /** Best effort: if the daemon dies before the disk is opened again, its next start knows. */
+  async #noteLostWrites(): Promise<void> {
+    const note = { ...this.#mount.note, lostWrites: true };
+    try {
+      await this.#options.home.put(note);
+    } catch (error) {
+      this.#options.disk.log.error({ disk: this.id, err: error }, 'lost writes were not noted');
+    }
+  }
+
   /** D3, P8: a lost flush or metadata batch may have been anybody's. */
-  #fail(cause: Error): void {
+  #fail(cause: Error, lostWrites: boolean): void {
+    if (lostWrites && !this.#lostWrites) {
+      this.#lostWrites = true;
+      this.#noted = this.#noteLostWrites();
+    }
     if (this.#failure !== undefined) return;
     this.#failure = new StorageError(
       'REPLICA_FAILED',
@@ -300,6 +352,7 @@ export class MountedDisk implements Disk {
     );
     this.#options.disk.log.error({ disk: this.id, path: this.path, err: cause }, 'disk failed');
     for (const opened of this.#opened.values()) opened.fail(this.#failure);
+    this.#options.disk.onFailed?.();
   }
 
   #error(code: ErrorCode, volume: string, text: string): StorageError {

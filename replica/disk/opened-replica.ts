@@ -130,13 +130,22 @@ export class OpenedReplica implements ReplicaHandle {
     await this.#change({ epoch, engineId, previousEngineId });
   }
 
+  /** P10: a new era that names this replica in-sync accepts what it had lost. From then on it holds
+   *  every acknowledged write again, and is as good a source as any. */
   async setMembership(membership: Membership): Promise<void> {
-    await this.#change({ membership });
+    const before = this.#replica.record;
+    const own = membership.members.find((member) => member.replicaId === this.replicaId);
+    const accepted = membership.era > before.membership.era && own?.state === 'in-sync';
+    await this.#change(accepted ? { membership, lossy: false } : { membership });
+  }
+
+  async noteComplete(): Promise<void> {
+    if (this.lossy) await this.#change({ lossy: false });
   }
 
   async reopen(): Promise<void> {
-    if (this.#closing !== undefined) throw this.#closedError();
     this.#checkDisk();
+    if (this.#closing !== undefined) throw this.#closedError();
     await this.#store.close({ save: false });
     this.#replica.outdated = true;
     await reload(this.#options);
@@ -192,8 +201,8 @@ export class OpenedReplica implements ReplicaHandle {
   }
 
   async #change(change: Partial<StoredReplica>): Promise<void> {
-    if (this.#closing !== undefined) throw this.#closedError();
     this.#checkDisk();
+    if (this.#closing !== undefined) throw this.#closedError();
     await this.#put(change);
   }
 

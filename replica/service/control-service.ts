@@ -18,6 +18,8 @@ import type {
   ListExtentsRequest,
   ListRegionsReply,
   ListRegionsRequest,
+  NoteCompleteReply,
+  NoteCompleteRequest,
   OpenReplicaReply,
   OpenReplicaRequest,
   ReplicaControlHandlers,
@@ -25,6 +27,7 @@ import type {
   SetMembershipReply,
   SetMembershipRequest,
 } from '../../proto/control.js';
+import type { ReplicaSummary } from '../disk/disk.js';
 import type { ReplicaStore } from '../replica-store.js';
 import type { DaemonIdentity } from './daemon-identity.js';
 import type { DiskSet } from './disk-set.js';
@@ -57,6 +60,7 @@ export class ControlService implements ReplicaControlHandlers {
   /** Refuses every later change with CLOSED, and resolves when running creations and deletions have
    *  ended. */
   async stop(): Promise<void> {
+    if (this.#stopping) return;
     this.#stopping = true;
     await this.#turn.acquire(1);
     this.#turn.break(closedError());
@@ -71,10 +75,22 @@ export class ControlService implements ReplicaControlHandlers {
       clusterId: identity.clusterId,
       disks: disks.info(),
       replicas: disks
-        .opened()
-        .flatMap((disk) => disk.replicas().map((summary) => replicaInfo(disk.id, summary)))
+        .places()
+        .flatMap(({ disk }) =>
+          disk.replicas().map((summary) => replicaInfo(disk.id, this.#asClaimed(summary))),
+        )
         .filter((info) => request.volume === '' || info.volume === request.volume),
     };
+  }
+
+  /** An engine draws its epoch above what it is told here: one that a failing disk did not take is
+   *  told, too, for it is refused from now on. */
+  #asClaimed(summary: ReplicaSummary): ReplicaSummary {
+    const { replicas } = this.#options;
+    const { volume, replicaId, epoch } = summary;
+    if (!replicas.has(volume, replicaId)) return summary;
+    const { claimedEpoch } = replicas.get(volume, replicaId);
+    return { ...summary, epoch: Math.max(epoch, claimedEpoch) };
   }
 
   /** Idempotent for the same replica and size; the disk is the one with the most free space.
@@ -93,12 +109,13 @@ export class ControlService implements ReplicaControlHandlers {
           { volume, replica: replicaId },
         );
       }
-      const disk = existing?.disk ?? disks.mostFree();
+      const place = existing?.place ?? disks.mostFree();
+      const { disk } = place;
       if (existing === undefined) await disk.createReplica(request);
       const summary = disk.replicas().find((replica) => replica.volume === volume);
       assert(summary !== undefined, `disk ${disk.id} lost replica ${replicaId} it just made`);
       if (existing === undefined) {
-        replicas.add(new ReplicaSession({ disk, summary, clock, startedMs, log }));
+        replicas.add(new ReplicaSession({ place, summary, clock, startedMs, log }));
         log.info({ volume, replica: replicaId, sizeBytes, disk: disk.id }, 'replica created');
       }
       return replicaInfo(disk.id, summary);
@@ -141,6 +158,13 @@ export class ControlService implements ReplicaControlHandlers {
   async cleanRegion(request: CleanRegionRequest): Promise<CleanRegionReply> {
     const { region, tag, extentTags } = request;
     await this.#call(request, (store) => store.cleanAs(region, tag, extentTags));
+    return {};
+  }
+
+  async noteComplete(request: NoteCompleteRequest): Promise<NoteCompleteReply> {
+    this.#checkRunning();
+    const { volume, replicaId, epoch, incarnation } = request;
+    await this.#options.replicas.get(volume, replicaId).noteComplete(epoch, incarnation);
     return {};
   }
 

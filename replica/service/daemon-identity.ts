@@ -24,11 +24,13 @@ const FILE_BYTES_MAX = 64 * 1024;
 
 /** Reads the identity in `dataDir`, or makes it durable there (written aside, synced, renamed,
  *  directory synced: R7). The directory must be locked by the caller.
+ *  @param randomId  draws what no other call ever draws: a name of at most 36 characters
  *  @throws StorageError CORRUPT_METADATA | VERSION_UNSUPPORTED | IDENTITY_MISMATCH (another
  *    cluster's directory) | IO_ERROR */
 export async function loadDaemonIdentity(
   dataDir: string,
   clusterId: string,
+  randomId: () => string = randomUUID,
 ): Promise<DaemonIdentity> {
   checkName(clusterId, 'cluster');
   const stored = await readStoredIdentity(dataDir);
@@ -39,12 +41,12 @@ export async function loadDaemonIdentity(
       { hint: `start with --cluster ${stored.clusterId}, or use another --data directory` },
     );
   }
-  const daemonId = stored?.daemonId ?? randomUUID();
+  const daemonId = stored?.daemonId ?? randomId();
   if (stored === undefined) {
     const body = { formatVersion: FORMAT_VERSION, daemonId, clusterId };
     await writeDurably(dataDir, 'daemon.json', `${JSON.stringify(body, undefined, 2)}\n`);
   }
-  return { daemonId, clusterId, incarnation: randomUUID(), bootId: await readBootId() };
+  return { daemonId, clusterId, incarnation: randomId(), bootId: await readBootId() };
 }
 
 /** The durable part of the identity in a data directory; undefined if no daemon ever ran there.

@@ -31,7 +31,7 @@ import type {
 } from '../../proto/message-stream.js';
 import type { ReplicaStore } from '../replica-store.js';
 import type { InFlightWindow } from './in-flight-window.js';
-import { ReplyBatcher } from './reply-batcher.js';
+import { type EndOfTurn, ReplyBatcher } from './reply-batcher.js';
 import type { RequestContext } from './request-context.js';
 import { RunningRequest } from './running-request.js';
 import type { ServiceMetrics } from './service-metrics.js';
@@ -60,6 +60,7 @@ export interface DataSessionOptions {
   readonly pool: BufferPool;
   readonly metrics: ServiceMetrics;
   readonly clock: Clock;
+  readonly endOfTurn: EndOfTurn;
   readonly log: Logger;
   /** from the stream's start to its hello; default 10 s */
   readonly helloMs?: number;
@@ -103,6 +104,7 @@ export class DataSession implements MessageStreamHandlers, IoBatchVisitor {
     this.#arrivedMs = options.clock.nowMs();
     this.#replies = new ReplyBatcher({
       stream: options.stream,
+      endOfTurn: options.endOfTurn,
       onFull: () => this.#pause(PAUSED_FOR_REPLIES),
       onBatch: (replies) => {
         this.#sentMs = options.clock.nowMs();

@@ -1,41 +1,42 @@
-/** The disks of one daemon. One that is refused or fails is shown with its reason; the others serve
- *  (scenarios 44, 54). */
-import type { BufferPool } from '../../common/block-device.js';
-import type { Clock } from '../../common/clock.js';
-import { StorageError, toStorageError } from '../../common/errors.js';
-import type { Logger } from '../../common/log.js';
+/** The disks of one daemon. One that is refused or fails is shown with its reason and tried again;
+ *  the others serve (scenarios 44, 54). */
+import { StorageError } from '../../common/errors.js';
 import type { DiskInfo } from '../../proto/control.js';
-import { type Disk, openDisk } from '../disk/disk.js';
+import { type Disk, type DiskOptions, openDisk } from '../disk/disk.js';
 import type { DaemonIdentity } from './daemon-identity.js';
+import { type DiskPlace, DiskSlot } from './disk-slot.js';
 import type { DiskSpec } from './disk-spec.js';
 import type { DiskSample } from './service-metrics.js';
 
-export interface DiskSetOptions {
-  readonly metaDir: string;
+/** What the disks have in common. `openDevice`, `openKv`, `home` and `randomBytes` stand for the
+ *  real ones where they are given. */
+export interface DiskSetOptions
+  extends Pick<
+    DiskOptions,
+    'metaDir' | 'pool' | 'clock' | 'log' | 'openDevice' | 'openKv' | 'home' | 'randomBytes'
+  > {
   readonly identity: DaemonIdentity;
-  readonly pool: BufferPool;
   /** memory for extent records, shared out to the disks */
   readonly cacheBytes: number;
-  readonly clock: Clock;
-  readonly log: Logger;
 }
 
-interface RefusedDisk {
-  readonly path: string;
-  readonly error: StorageError;
+interface Slot extends DiskPlace {
+  readonly opened: Disk | undefined;
+  retry(onOpened: (place: DiskPlace) => void): void;
+  info(): DiskInfo;
+  close(): Promise<void>;
 }
 
 export class DiskSet {
-  readonly #disks: Disk[] = [];
-  readonly #refused: RefusedDisk[] = [];
+  readonly #slots: readonly Slot[];
 
-  private constructor() {}
+  private constructor(slots: readonly Slot[]) {
+    this.#slots = slots;
+  }
 
-  /** Disks that were opened elsewhere. */
+  /** Disks that were opened elsewhere; they are not opened again. */
   static of(disks: readonly Disk[]): DiskSet {
-    const set = new DiskSet();
-    set.#disks.push(...disks);
-    return set;
+    return new DiskSet(disks.map((disk) => new FixedSlot(disk)));
   }
 
   /** Opens every disk, one after another, formats what is provably empty.
@@ -46,51 +47,40 @@ export class DiskSet {
     if (paths.size !== specs.length) {
       throw new StorageError('INVALID_ARGUMENT', 'the same --disk is given twice');
     }
-    const set = new DiskSet();
-    for (const spec of specs) await set.#openOne(spec, specs.length, options);
-    const first = set.#refused[0];
-    if (set.#disks.length === 0 && first !== undefined) throw first.error;
-    return set;
+    const { identity, cacheBytes, ...shared } = options;
+    const { clusterId, daemonId, bootId, incarnation } = identity;
+    const common = {
+      ...{ ...shared, bootId, identity: { clusterId, daemonId } },
+      cacheBytes: Math.floor(cacheBytes / specs.length),
+    };
+    const { clock, log } = options;
+    const slots = specs.map((spec) => {
+      const slot = { spec, incarnation, clock, log };
+      return new DiskSlot({ ...slot, openDisk: (opening) => openDisk({ ...common, ...opening }) });
+    });
+    for (const slot of slots) await slot.open();
+    const first = slots.find(({ refusal }) => refusal !== undefined)?.refusal;
+    if (first !== undefined && slots.every(({ opened }) => opened === undefined)) throw first;
+    return new DiskSet(slots);
   }
 
-  async #openOne(spec: DiskSpec, count: number, options: DiskSetOptions): Promise<void> {
-    const { metaDir, identity, pool, clock, log } = options;
-    const { path } = spec;
-    try {
-      const disk = await openDisk({
-        path,
-        ...(spec.sizeBytes === undefined ? {} : { sizeBytes: spec.sizeBytes }),
-        metaDir,
-        identity: { clusterId: identity.clusterId, daemonId: identity.daemonId },
-        incarnation: identity.incarnation,
-        bootId: identity.bootId,
-        pool,
-        cacheBytes: Math.floor(options.cacheBytes / count),
-        clock,
-        log,
-      });
-      this.#disks.push(disk);
-      const { id, sizeBytes, usedBytes } = disk;
-      log.info({ disk: id, path, sizeBytes, usedBytes }, 'disk serves');
-    } catch (cause) {
-      const error = toStorageError(cause, `disk ${path}`);
-      this.#refused.push({ path, error });
-      const { hint } = error.details;
-      log.error({ path, code: error.code, error: error.message, hint }, 'disk refused');
-    }
+  /** From now on disks that do not serve are tried again.
+   *  @param onOpened  a disk came, or came back; in the same step as its place shows it */
+  retry(onOpened: (place: DiskPlace) => void): void {
+    for (const slot of this.#slots) slot.retry(onOpened);
   }
 
   /** Those that were opened, also if they failed since. */
-  opened(): readonly Disk[] {
-    return this.#disks;
+  places(): readonly DiskPlace[] {
+    return this.#slots.filter(({ opened }) => opened !== undefined);
   }
 
   /** The ready disk with most free space beyond its reserve. @throws StorageError UNAVAILABLE */
-  mostFree(): Disk {
-    let best: Disk | undefined;
-    for (const disk of this.#disks) {
-      if (disk.state !== 'ready') continue;
-      if (best === undefined || freeBytes(disk) > freeBytes(best)) best = disk;
+  mostFree(): DiskPlace {
+    let best: DiskPlace | undefined;
+    for (const place of this.places()) {
+      if (place.disk.state !== 'ready') continue;
+      if (best === undefined || freeBytes(place.disk) > freeBytes(best.disk)) best = place;
     }
     if (best === undefined) {
       throw new StorageError('UNAVAILABLE', 'no disk of this daemon serves', {
@@ -101,25 +91,7 @@ export class DiskSet {
   }
 
   info(): DiskInfo[] {
-    const opened = this.#disks.map((disk) => ({
-      diskId: disk.id,
-      path: disk.path,
-      sizeBytes: disk.sizeBytes,
-      usedBytes: disk.usedBytes,
-      reservedBytes: disk.reservedBytes,
-      state: disk.state,
-      reason: disk.reason,
-    }));
-    const refused = this.#refused.map(({ path, error }) => ({
-      diskId: '',
-      path,
-      sizeBytes: 0,
-      usedBytes: 0,
-      reservedBytes: 0,
-      state: 'refused' as const,
-      reason: `${error.code}: ${error.message}`,
-    }));
-    return [...opened, ...refused];
+    return this.#slots.map((slot) => slot.info());
   }
 
   samples(): DiskSample[] {
@@ -132,7 +104,7 @@ export class DiskSet {
   /** Regions with a dirty mark, all replicas. */
   dirtyRegions(): number {
     let regions = 0;
-    for (const disk of this.#disks) {
+    for (const { disk } of this.places()) {
       for (const replica of disk.replicas()) regions += replica.dirtyRegions;
     }
     return regions;
@@ -146,7 +118,26 @@ export class DiskSet {
 
   /** Closes what was opened. Never throws. */
   async close(): Promise<void> {
-    await Promise.all(this.#disks.map((disk) => disk.close()));
+    await Promise.all(this.#slots.map((slot) => slot.close()));
+  }
+}
+
+class FixedSlot implements Slot {
+  constructor(readonly disk: Disk) {}
+
+  get opened(): Disk {
+    return this.disk;
+  }
+
+  retry(): void {}
+
+  info(): DiskInfo {
+    const { id, path, sizeBytes, usedBytes, reservedBytes, state, reason } = this.disk;
+    return { diskId: id, path, sizeBytes, usedBytes, reservedBytes, state, reason };
+  }
+
+  close(): Promise<void> {
+    return this.disk.close();
   }
 }
 

@@ -20,14 +20,15 @@ import type {
   ReplicaInfo,
 } from '../../proto/control.js';
 import type { IoHello } from '../../proto/io-codec.js';
-import type { Disk, ReplicaHandle, ReplicaSummary } from '../disk/disk.js';
+import type { ReplicaHandle, ReplicaSummary } from '../disk/disk.js';
 import type { ReplicaStore } from '../replica-store.js';
 import type { Attachment, DataSession } from './data-session.js';
+import type { DiskPlace } from './disk-slot.js';
 import { InFlightWindow } from './in-flight-window.js';
 import { ReplicaSessionState } from './replica-session-state.js';
 
 export interface ReplicaSessionOptions {
-  readonly disk: Disk;
+  readonly place: DiskPlace;
   /** as the disk knew it when the daemon started, or when it was created */
   readonly summary: ReplicaSummary;
   readonly clock: Clock;
@@ -43,7 +44,7 @@ export class ReplicaSession {
   readonly volume: string;
   readonly replicaId: string;
   readonly sizeBytes: number;
-  readonly disk: Disk;
+  readonly place: DiskPlace;
   readonly #clock: Clock;
   readonly #log: Logger;
   readonly #state: ReplicaSessionState;
@@ -68,7 +69,7 @@ export class ReplicaSession {
     this.volume = summary.volume;
     this.replicaId = summary.replicaId;
     this.sizeBytes = summary.sizeBytes;
-    this.disk = options.disk;
+    this.place = options.place;
     this.#clock = options.clock;
     this.#streamsEpoch = summary.epoch;
     this.#activeMs = options.startedMs;
@@ -89,6 +90,11 @@ export class ReplicaSession {
     return running;
   }
 
+  /** P4: every epoch below it is refused, also if it could not be made durable. */
+  get claimedEpoch(): number {
+    return this.#state.floor;
+  }
+
   /** P4, R5: when it resolves the epoch is durable and nothing of an older tenure is queued or
    *  running. A replica that had failed is loaded again from its disk (P8).
    *  @throws StorageError STALE_EPOCH | INVALID_ARGUMENT | OVERLOADED | IO_ERROR (not open; older
@@ -107,6 +113,7 @@ export class ReplicaSession {
       await this.#fence(new StorageError('STALE_EPOCH', text));
       const handle = await this.#load(failed !== undefined);
       await handle.setEpoch(tenure.epoch, tenure.engineId);
+      if (handle !== this.#handle) throw this.#diskChanged();
       if (tenure.epoch > this.#streamsEpoch) this.#beginEpoch(tenure.epoch);
       this.#state.persisted(tenure);
       this.#log.info({ ...tenure, epochBefore, failedBefore: failed }, 'replica opened');
@@ -173,6 +180,21 @@ export class ReplicaSession {
     });
   }
 
+  /** P10: the replica of this incarnation holds every acknowledged write. Durable when it resolves.
+   *  @throws StorageError STALE_EPOCH | REPLICA_FAILED | IO_ERROR */
+  noteComplete(epoch: number, incarnation: string): Promise<void> {
+    return this.#inTurn(async () => {
+      this.#state.admitCall(epoch);
+      const handle = this.#handle;
+      assert(handle !== undefined, 'an opened replica is loaded');
+      if (handle.incarnation !== incarnation) {
+        const text = `incarnation ${incarnation} of replica ${this.replicaId} is over`;
+        throw new StorageError('STALE_EPOCH', text, { replica: this.replicaId, epoch });
+      }
+      await handle.noteComplete();
+    });
+  }
+
   /** The replica and its bytes are gone when it resolves. @throws StorageError STALE_EPOCH |
    *  CONFLICT (in use) | IO_ERROR */
   delete(epoch: number): Promise<void> {
@@ -183,10 +205,22 @@ export class ReplicaSession {
       await this.#fence(gone);
       await this.#handle?.close();
       this.#handle = undefined;
-      await this.disk.deleteReplica(this.volume);
+      await this.place.disk.deleteReplica(this.volume);
       this.#gone = gone;
       this.#log.info({ epoch }, 'replica deleted');
     });
+  }
+
+  /** The disk of this replica failed and was opened again: what was loaded from it is over, and
+   *  nobody is served until the replica is opened (P7).
+   *  @param found.gone  the replica is no longer on it */
+  diskOpened(found: { readonly gone: boolean }): void {
+    this.#state.shut();
+    this.#handle = undefined;
+    this.#attached = undefined;
+    if (found.gone) this.#gone = new StorageError('NOT_FOUND', `${this.volume} is not on its disk`);
+    const text = `the disk of volume ${this.volume} failed and was opened again`;
+    for (const stream of [...this.#streams]) stream.fence(new StorageError('REPLICA_FAILED', text));
   }
 
   /** The daemon stops: running requests are answered, everything is made durable, the replica is
@@ -204,16 +238,27 @@ export class ReplicaSession {
   }
 
   async #load(failed: boolean): Promise<ReplicaHandle> {
-    if (this.#handle === undefined) this.#handle = await this.disk.openReplica(this.volume);
-    else if (failed) await this.#handle.reopen();
-    return this.#handle;
+    if (this.#handle !== undefined) {
+      if (failed) await this.#handle.reopen();
+      return this.#handle;
+    }
+    const { disk } = this.place;
+    const handle = await disk.openReplica(this.volume);
+    if (disk !== this.place.disk) throw this.#diskChanged();
+    this.#handle = handle;
+    return handle;
+  }
+
+  #diskChanged(): StorageError {
+    const text = `the disk of volume ${this.volume} failed meanwhile`;
+    return new StorageError('UNAVAILABLE', text, { volume: this.volume });
   }
 
   #openReply(handle: ReplicaHandle): OpenReplicaReply {
     const { store, lossy, restartedDirty, incarnation, record } = handle;
     const dirtyRegions = store.dirtyRegions();
     return {
-      info: replicaInfo(this.disk.id, {
+      info: replicaInfo(this.place.disk.id, {
         ...record,
         ...{ incarnation, restartedDirty },
         allocatedBytes: store.allocatedBytes,

@@ -11,10 +11,16 @@ import { IoReplyEncoder } from '../../proto/io-codec.js';
 import type { MessageStream } from '../../proto/message-stream.js';
 import { STATUS_OK, statusOf } from '../../proto/status.js';
 
+/** Calls back when this turn of the event loop has ended. */
+export type EndOfTurn = (callback: () => void) => void;
+
 export interface ReplyBatcherOptions {
   readonly stream: MessageStream;
   /** The stream is past its high mark: take no more requests until `onDrain` of the stream. */
   readonly onFull: () => void;
+  /** After the microtasks of this callback, in which the completions of one poll settle, and before
+   *  the next poll: setImmediate, or what a simulator makes of it. */
+  readonly endOfTurn: EndOfTurn;
   /** Told the number of replies of each message. */
   readonly onBatch?: ((replies: number) => void) | undefined;
 }
@@ -23,6 +29,7 @@ export class ReplyBatcher {
   readonly #encoder = new IoReplyEncoder();
   readonly #stream: MessageStream;
   readonly #onFull: () => void;
+  readonly #endOfTurn: EndOfTurn;
   readonly #onBatch: ((replies: number) => void) | undefined;
   readonly #flush = (): void => this.flush();
   #scheduled = false;
@@ -31,6 +38,7 @@ export class ReplyBatcher {
   constructor(options: ReplyBatcherOptions) {
     this.#stream = options.stream;
     this.#onFull = options.onFull;
+    this.#endOfTurn = options.endOfTurn;
     this.#onBatch = options.onBatch;
   }
 
@@ -84,8 +92,6 @@ export class ReplyBatcher {
     if (this.#encoder.replies > 0 && !this.#encoder.fits(payloadBytes)) this.flush();
     if (this.#scheduled) return;
     this.#scheduled = true;
-    // After the microtasks of this callback, in which the completions of one poll settle, and
-    // before the next poll.
-    setImmediate(this.#flush);
+    this.#endOfTurn(this.#flush);
   }
 }

@@ -9,11 +9,12 @@ import type { IoHello } from '../../proto/io-codec.js';
 import type { MessageStream, MessageStreamHandlers } from '../../proto/message-stream.js';
 import { type Attachment, DataSession } from './data-session.js';
 import type { ReplicaDirectory } from './replica-directory.js';
+import type { EndOfTurn } from './reply-batcher.js';
 import type { ServiceMetrics } from './service-metrics.js';
 
-/** Advertised to engines: an engine fills 16 MiB with clients' writes, repairs of single blocks
- *  come on top. */
-export const WINDOW_BYTES = 20 * MIB;
+/** Advertised to engines: an engine fills 16 MiB with clients' writes; what a catch-up copies and
+ *  repairs of single blocks come on top. */
+export const WINDOW_BYTES = 24 * MIB;
 export const WINDOW_REQUESTS = 4096;
 
 export interface StreamServiceOptions {
@@ -22,6 +23,7 @@ export interface StreamServiceOptions {
   readonly pool: BufferPool;
   readonly metrics: ServiceMetrics;
   readonly clock: Clock;
+  readonly endOfTurn: EndOfTurn;
   readonly log: Logger;
   /** open streams; one more is refused with OVERLOADED */
   readonly streamsMax: number;
@@ -45,7 +47,7 @@ export class StreamService {
 
   /** For `listenTransport`: the handlers of a new stream. A stream too many is closed at once. */
   accept(stream: MessageStream): MessageStreamHandlers {
-    const { memory, pool, metrics, clock, log } = this.#options;
+    const { memory, pool, metrics, clock, endOfTurn, log } = this.#options;
     const session = new DataSession({
       stream,
       attach: (attaching, hello) => this.#attach(attaching, hello),
@@ -56,6 +58,7 @@ export class StreamService {
       pool,
       metrics,
       clock,
+      endOfTurn,
       log,
     });
     const full = this.#sessions.size >= this.#options.streamsMax;

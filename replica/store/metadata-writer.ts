@@ -103,8 +103,9 @@ export interface MetadataWriterOptions {
   readonly counters: StoreCounters;
   /** as proved at open, by scope */
   readonly sums: Map<number, StateSum>;
-  /** called once */
-  readonly onFailure: (error: Error) => void;
+  /** Called once. @param synced  the failed batch was to be synced: what earlier ones left to the
+   *    operating system may be gone as well (D3) */
+  readonly onFailure: (error: Error, synced: boolean) => void;
   /** physical extents whose freeing is durable */
   readonly onReleased: (physical: readonly number[]) => void;
 }
@@ -191,7 +192,10 @@ export class MetadataWriter {
   #fail(error: Error, taken: readonly Waiting[]): void {
     assert(this.#failure === undefined);
     this.#failure = error;
-    this.#options.onFailure(error);
+    this.#options.onFailure(
+      error,
+      taken.some(({ sync }) => sync),
+    );
     for (const waiting of taken) waiting.reject(error);
     for (const waiting of this.#waiting.splice(0)) waiting.reject(error);
   }

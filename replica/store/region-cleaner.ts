@@ -118,7 +118,6 @@ export class RegionCleaner {
       regions.endClean(region, cleaned);
       end();
     }
-    context.disk.counters.cleans += 1;
   }
 
   async #pin(extents: readonly number[], pinned: number[]): Promise<void> {
@@ -155,12 +154,13 @@ export class RegionCleaner {
 
   /** Takes the slots that it frees out of `pinned`. */
   async #store(naming: Naming, pinned: number[]): Promise<void> {
-    const { writer } = this.#context.disk;
+    const { writer, counters } = this.#context.disk;
     const fill = (batch: BatchBuilder): void => {
       this.#fillExtents(naming, pinned, batch);
       this.#fillRegion(naming, batch);
     };
     await writer.submit(fill, { sync: true });
+    counters.cleans += 1;
   }
 
   #fillExtents({ region, tagOf }: Naming, pinned: number[], batch: BatchBuilder): void {

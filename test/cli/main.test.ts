@@ -115,6 +115,8 @@ const status: EngineStatus = {
   state: 'degraded',
   reason: 'one copy is excluded',
   engineId: 'e-1',
+  ...{ wallMs: 1, stateMs: 2, parkedOperations: 0, refusing: false, ioTimeoutMs: 60_000 },
+  unequalExtents: 0,
   uris: ['nbd+unix:///demo?socket=/s'],
   replicas: [
     {
@@ -127,6 +129,7 @@ const status: EngineStatus = {
       writeLatencyMs: 1,
       inFlight: 4,
       local: true,
+      ...{ recordedState: 'in-sync', stateMs: 1000, attempts: 0, nextTryMs: 0 },
     },
     {
       replicaId: 'r-2',
@@ -138,6 +141,7 @@ const status: EngineStatus = {
       writeLatencyMs: 0,
       inFlight: 0,
       local: false,
+      ...{ recordedState: 'failed', stateMs: 2000, attempts: 1, nextTryMs: 500 },
     },
   ],
 };

@@ -146,7 +146,7 @@ describe('ManagedProcess', () => {
   it('a full disk under the pid file stops the start, not the process table', async () => {
     const one = managed(['ok']);
     await mkdir(one.spec.pidFile);
-    await expect(one.start(2_000)).rejects.toMatchObject({ code: 'UNAVAILABLE' });
+    await expect(one.start(LONG_MS)).rejects.toMatchObject({ code: 'UNAVAILABLE' });
     expect(one.pid).toBeUndefined();
   });
 });

@@ -10,10 +10,7 @@ import { StorageError } from '../../common/errors.js';
 import { GIB, TIB } from '../../common/units.js';
 import { CODECS } from '../../proto/control/convert.js';
 import {
-  EngineControlClient,
-  type EngineStatus,
   type ExtentInfo,
-  engineControlService,
   type Membership,
   type RegionInfo,
   ReplicaControlClient,
@@ -61,29 +58,6 @@ const EXTENTS: readonly ExtentInfo[] = [
   { number: 128, allocated: true, written: false, tag: TAG },
   { number: 67108863, allocated: false, written: true, tag: { epoch: 0, counter: 0 } },
 ];
-const STATUS: EngineStatus = {
-  volume: 'v1',
-  sizeBytes: GIB,
-  epoch: 3,
-  generation: 9,
-  state: 'degraded',
-  reason: 'r-2 is rebuilding',
-  replicas: [
-    {
-      replicaId: 'r-1',
-      address: 'unix:/run/r1',
-      state: 'failed',
-      reason: '',
-      allocatedBytes: 5,
-      readLatencyMs: 0.25,
-      writeLatencyMs: 1.5,
-      inFlight: 64,
-      local: true,
-    },
-  ],
-  uris: ['nbd+unix:///v1?socket=/run/v1'],
-  engineId: 'e-1',
-};
 
 class Handlers implements ReplicaControlHandlers {
   seen: unknown[] = [];
@@ -125,6 +99,8 @@ class Handlers implements ReplicaControlHandlers {
     this.#note(request, { extents: EXTENTS }, call.signal);
   cleanRegion: ReplicaControlHandlers['cleanRegion'] = (request, call) =>
     this.#note(request, {}, call.signal);
+  noteComplete: ReplicaControlHandlers['noteComplete'] = (request, call) =>
+    this.#note(request, {}, call.signal);
 }
 
 let directory: string;
@@ -160,6 +136,7 @@ const CLEAN = {
     { extent: 191, tag: { epoch: 1, counter: 0 } },
   ],
 };
+const COMPLETE = { ...DELETE, incarnation: 'i-1+2' };
 
 describe('control calls', () => {
   it('carry every field both ways', async () => {
@@ -178,7 +155,8 @@ describe('control calls', () => {
     expect(await client.listRegions(LIST)).toEqual({ regions: REGIONS });
     expect(await client.listExtents({ ...DELETE, region: 2 })).toEqual({ extents: EXTENTS });
     expect(await client.cleanRegion(CLEAN)).toEqual({});
-    const asked = [LIST, { ...DELETE, region: 2 }, CLEAN];
+    expect(await client.noteComplete(COMPLETE)).toEqual({});
+    const asked = [LIST, { ...DELETE, region: 2 }, CLEAN, COMPLETE];
     expect(handlers.seen).toEqual([{ volume: '' }, CREATE, OPEN, SET, DELETE, ...asked]);
   });
 
@@ -283,64 +261,6 @@ describe('control calls', () => {
     await expect(closed).rejects.toMatchObject({ code: 'CLOSED' });
     await expect(client.setMembership(SET)).rejects.toMatchObject({ code: 'CLOSED' });
     proceed();
-  });
-
-  it('engine control: every call, with what it carries', async () => {
-    let stopped = 0;
-    const asked: unknown[] = [];
-    const event = {
-      ...{ seq: 7, wallMs: 1e12, lastWallMs: 1e12 + 5, count: 2, kind: 'excluded', text: 'why' },
-      ...{
-        replica: 'r-1',
-        code: 'IO_ERROR',
-        errno: 'EIO',
-        generation: 42,
-        bytes: 9,
-        source: 'r-2',
-      },
-    };
-    const report = {
-      ...{ state: 'done' as const, startedMs: 1, finishedMs: 2, provedMs: 3, doneBytes: 4 },
-      ...{ totalBytes: 5, hashedBytes: 6, badBlocks: 7, divergentBlocks: 8, undecidedBlocks: 9 },
-      ...{ lostBlocks: 10, repairedBlocks: 11, nextExtent: 12 },
-    };
-    const service = engineControlService({
-      status: async () => STATUS,
-      stop: async () => {
-        stopped += 1;
-        return {};
-      },
-      events: async (request) => {
-        asked.push(request);
-        return { events: [event] };
-      },
-      addReplica: async (request) => {
-        asked.push(request);
-        return { replicaId: 'r-new' };
-      },
-      removeReplica: async (request) => {
-        asked.push(request);
-        return {};
-      },
-      scrub: async (request) => {
-        asked.push(request);
-        return report;
-      },
-    });
-    const server = await startServer({ services: [service] });
-    const client = new EngineControlClient({ address: server.listener.address });
-    later(() => client.close());
-    expect(await client.status()).toEqual(STATUS);
-    expect(await client.stop()).toEqual({});
-    expect(stopped).toBe(1);
-    expect(await client.events({ afterSeq: 3 })).toEqual({ events: [event] });
-    expect(await client.addReplica({ address: 'h:1' })).toEqual({ replicaId: 'r-new' });
-    expect(await client.removeReplica({ replicaId: 'r-1' })).toEqual({});
-    expect(await client.scrub({ action: 'start' })).toEqual(report);
-    const sent = [{ afterSeq: 3 }, { address: 'h:1' }, { replicaId: 'r-1' }, { action: 'start' }];
-    expect(asked).toEqual(sent);
-    const wrong = { action: 'begin' as 'start' };
-    await expect(client.scrub(wrong)).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
   });
 });
 

@@ -2,6 +2,7 @@
  *  a temporary folder. */
 import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { VolumeEvent } from '../../engine/events/event-log.js';
 import {
   EngineControlClient,
@@ -272,6 +273,17 @@ export class Cluster {
       const copy = replicas.find(({ address }) => addresses.includes(address));
       return copy?.state === 'in-sync';
     });
+  }
+
+  /** Resolves when every copy is in sync. @throws with the state after `timeoutMs` */
+  async whenHealthy(timeoutMs = 60_000): Promise<void> {
+    const deadlineMs = performance.now() + timeoutMs;
+    for (;;) {
+      const status = await this.status();
+      if (status.state === 'healthy') return;
+      if (performance.now() > deadlineMs) throw new Error(JSON.stringify(status, undefined, 2));
+      await delay(100);
+    }
   }
 
   /** Ends everything and removes the folder; for `finally`. */

@@ -1,7 +1,8 @@
 /** The engine's data path over replicas in memory, wired as a tenure wires it, with the membership
  *  in the test's hands. */
+import { pino } from 'pino';
 import { expect } from 'vitest';
-import { SystemClock } from '../../common/clock.js';
+import { type Clock, SystemClock } from '../../common/clock.js';
 import { StorageError } from '../../common/errors.js';
 import { MIB } from '../../common/units.js';
 import { DirtyTracker } from '../../engine/core/dirty-tracker.js';
@@ -11,6 +12,7 @@ import { LinkTable } from '../../engine/core/link-table.js';
 import { MapReader } from '../../engine/core/map-reader.js';
 import { CopiesAlone } from '../../engine/core/membership-authority.js';
 import { MembershipKeeper } from '../../engine/core/membership-keeper.js';
+import type { MissedWrites } from '../../engine/core/missed-writes.js';
 import { RangeLock } from '../../engine/core/range-lock.js';
 import { ReadLease } from '../../engine/core/read-lease.js';
 import { ReadPath } from '../../engine/core/read-path.js';
@@ -22,7 +24,6 @@ import { crc32cBlocks, crc32cVerify } from '../../native/index.js';
 import { FakeReplica } from './fake-replica.js';
 
 export const SIZE = 4 * MIB;
-const clock = new SystemClock();
 
 export const ALL_EQUAL: EqualGate = {
   active: false,
@@ -33,6 +34,15 @@ export const ALL_EQUAL: EqualGate = {
 export interface StoredChange {
   readonly record: MembershipRecord;
   readonly storeOn: readonly string[];
+}
+
+export interface BedTuning {
+  readonly opDeadlineMs?: number;
+  readonly leaseMs?: number;
+  readonly settleDeadlineMs?: number;
+  readonly clock?: Clock;
+  readonly gate?: EqualGate;
+  readonly sizeBytes?: number;
 }
 
 export class EngineBed {
@@ -54,14 +64,21 @@ export class EngineBed {
   readonly cleaner: RegionCleaner;
   readonly tracker = new DirtyTracker();
   readonly lock = new RangeLock();
+  readonly clock: Clock;
+  readonly gate: EqualGate;
+  readonly sizeBytes: number;
   #id = 0;
 
   constructor(
     readonly count: number,
-    readonly tuning: { readonly opDeadlineMs?: number; readonly leaseMs?: number } = {},
+    readonly tuning: BedTuning = {},
   ) {
+    this.clock = tuning.clock ?? new SystemClock();
+    this.gate = tuning.gate ?? ALL_EQUAL;
+    const { clock, gate } = this;
     const ids = ['a', 'b', 'c', 'd'].slice(0, count);
-    this.replicas = ids.map((id) => new FakeReplica(id, SIZE, crc32cBlocks));
+    this.sizeBytes = tuning.sizeBytes ?? SIZE;
+    this.replicas = ids.map((id) => new FakeReplica(id, this.sizeBytes, crc32cBlocks));
     const members = ids.map((id) => ({ replicaId: id, address: '', state: 'in-sync' as const }));
     const record = { epoch: 1, generation: 1, engineId: 'e', era: 0, members };
     this.set = new ReplicaSet(record);
@@ -73,20 +90,20 @@ export class EngineBed {
       members: () => (this.set.settled ? table.inSync : undefined),
     });
     this.fanout = new Fanout({
-      ...{ table, clock, endOfTurn: setImmediate, checksumBlocks: crc32cBlocks },
+      ...{ table, gate, clock, endOfTurn: setImmediate, checksumBlocks: crc32cBlocks },
       nextId: this.#nextId,
       windowBytes: 2 * MIB,
       windowRequests: 64,
     });
     this.reads = new ReadPath({
-      ...{ table, lease: this.lease, clock, verifyBlocks: crc32cVerify },
+      ...{ table, gate, lease: this.lease, clock, verifyBlocks: crc32cVerify },
       onBadCopy: (link, error) => this.bad.push(`${link.replicaId}:${error.code}`),
     });
     this.volume = this.#makeVolume();
     this.cleaner = new RegionCleaner({
-      ...{ tracker, lock, table, fanout: this.fanout, clock, gate: ALL_EQUAL },
-      log: undefined as never,
-      volumeBytes: () => SIZE,
+      ...{ tracker, lock, table, fanout: this.fanout, clock, gate },
+      log: pino({ level: 'silent' }),
+      volumeBytes: () => this.sizeBytes,
       idleMs: 0,
       intervalMs: 1000,
     });
@@ -109,15 +126,20 @@ export class EngineBed {
       set: this.set,
       authority: new CopiesAlone(this.set.record),
       copies: { store: (record, storeOn) => this.#store({ record, storeOn }) },
-      clock,
-      settleDeadlineMs: 60_000,
+      clock: this.clock,
+      settleDeadlineMs: this.tuning.settleDeadlineMs ?? 60_000,
       events: {
-        onFailed: (id) => this.table.find(id)?.break(new StorageError('REPLICA_FAILED', id)),
+        onFailed: (id) => {
+          this.lease.reset();
+          this.table.find(id)?.break(new StorageError('REPLICA_FAILED', id));
+        },
         onStored: (change) => {
           for (const id of change.promoted) {
             const link = this.table.find(id);
-            if (link !== undefined) this.table.promote(link);
+            if (link !== undefined && this.set.roleOf(id) === 'in-sync') this.table.promote(link);
           }
+          this.lease.reset();
+          this.reads.leaseChanged();
         },
         onStalled: () => undefined,
         onFaulted: (error) => this.#onLost(error),
@@ -141,6 +163,25 @@ export class EngineBed {
     return new Map(failed.map(([id, text]) => [id, new StorageError('DEADLINE', text)]));
   }
 
+  /** A member that is out is attached again: it gets every change and is not read.
+   *  @returns its new link, and what it has missed until now */
+  attach(index: number): { readonly link: ReplicaLink; readonly missed: MissedWrites } {
+    const link = this.connect(index);
+    this.set.attach(link.replicaId);
+    const missed = this.table.add(link, false);
+    if (missed === undefined) throw new Error(`replica ${index} was not away`);
+    return { link, missed };
+  }
+
+  /** Ends the tenure as its owner does: operations wait, then links and keeper go. */
+  endTenure(error: StorageError): void {
+    this.fanout.suspend();
+    this.reads.suspend();
+    this.keeper.stop();
+    for (const link of [...this.table.all]) link.break(error);
+    this.table.clear();
+  }
+
   /** A new tenure over all replicas, as after they were lost. */
   reopen(): void {
     const { epoch } = this.set.record;
@@ -158,8 +199,10 @@ export class EngineBed {
   #makeVolume(): EngineVolume {
     const silent = () => undefined;
     return new EngineVolume({
-      ...{ name: 'v', sizeBytes: SIZE, lock: this.lock, fanout: this.fanout, reads: this.reads },
-      ...{ maps: new MapReader(this.reads), tracker: this.tracker, gate: ALL_EQUAL, clock },
+      ...{ name: 'v', sizeBytes: this.sizeBytes, lock: this.lock, fanout: this.fanout },
+      reads: this.reads,
+      ...{ maps: new MapReader(this.reads), tracker: this.tracker },
+      ...{ gate: this.gate, clock: this.clock },
       observe: {
         read: silent,
         write: silent,
@@ -176,6 +219,7 @@ export class EngineBed {
     const replica = this.replicas[index];
     if (replica === undefined) throw new Error(`no replica ${index}`);
     const { replicaId } = replica;
+    const { clock } = this;
     const link: ReplicaLink = new ReplicaLink({
       ...{ index, replicaId, address: '', local: true, clock, endOfTurn: setImmediate },
       nextId: this.#nextId,

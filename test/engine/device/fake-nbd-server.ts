@@ -17,6 +17,7 @@ export interface SeenRequest {
 export interface FakeNbdOptions {
   readonly path: string;
   readonly sizeBytes: number;
+  readonly description?: string;
   /** transmission flags; default: flush, trim, write zeroes, multi-conn */
   readonly flags?: number;
   /** bytes per piece that replies are cut into; default: not cut */
@@ -126,6 +127,11 @@ export class FakeNbdServer {
     info.writeBigUInt64BE(BigInt(this.options.sizeBytes), 2);
     info.writeUInt16BE(this.options.flags ?? 0b1_0110_0101, 10);
     this.#optionReply(socket, option, { type: 3, data: info });
+    const { description } = this.options;
+    if (description !== undefined) {
+      const data = Buffer.concat([Buffer.from([0, 2]), Buffer.from(description)]);
+      this.#optionReply(socket, option, { type: 3, data });
+    }
     this.#optionReply(socket, option, { type: 1, data: Buffer.alloc(0) });
   }
 

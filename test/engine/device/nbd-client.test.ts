@@ -8,6 +8,7 @@ import { StorageError } from '../../../common/errors.js';
 import { createLogger } from '../../../common/log.js';
 import { NbdClient, type NbdClientOptions } from '../../../engine/device/nbd-client.js';
 import { NbdRequest } from '../../../engine/device/nbd-request.js';
+import { describeExport } from '../../../engine/nbd/description.js';
 import { FakeNbdServer, FLUSH, READ, type SeenRequest, WRITE } from './fake-nbd-server.js';
 
 const MIB = 1024 * 1024;
@@ -320,6 +321,21 @@ describe('NBD client: surviving the engine (scenarios 1, 2, 9, 11)', () => {
     await wrong.kill();
     await serve();
     expect((await write.done).errno).toBe(0);
+  });
+
+  it('D1: gives up for good when acknowledged writes may be lost (another era)', async () => {
+    const first = await serve({ description: describeExport('v', 3), onRequest: () => undefined });
+    const client = await connect();
+    const [write] = submit(client, new TestRequest(WRITE, 0, Buffer.alloc(512, 1)));
+    await first.kill();
+    const second = await serve({ description: describeExport('v', 4) });
+    expect((await write.done).errno).toBe(5);
+    await second.kill();
+    const third = await serve({ description: describeExport('v', 3) });
+    const [flush] = submit(client, new TestRequest(FLUSH, 0, 0));
+    expect((await flush.done).errno).toBe(5);
+    expect(second.seen).toEqual([]);
+    expect(third.connections).toBe(0);
   });
 
   it('moves over when another server took the path of one that hangs (scenario 17)', async () => {

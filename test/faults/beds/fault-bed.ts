@@ -109,13 +109,6 @@ export function expectSound(load: StampedLoad): void {
   expect(load.problems()).toEqual([]);
 }
 
-/** Redundancy is restored without anybody's help. */
-export async function untilHealthy(cluster: Cluster, limitMs = 60_000): Promise<void> {
-  await until('every copy is in sync', limitMs, async () => {
-    return (await cluster.status()).state === 'healthy';
-  });
-}
-
 /** Resolves when the start of the engine has made equal what it had to. */
 export async function untilRecovered(cluster: Cluster, limitMs = 60_000): Promise<void> {
   await until('every copy is equal', limitMs, async () => {

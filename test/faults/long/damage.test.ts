@@ -7,7 +7,7 @@ import { MIB } from '../../../common/units.js';
 import type { Cluster } from '../../support/cluster.js';
 import type { StampedLoad } from '../../support/stamped-load.js';
 import { copyTo, filesBelow, flipBit, HARMS, harm } from '../beds/damage.js';
-import { expectSound, FaultBed, until, untilHealthy } from '../beds/fault-bed.js';
+import { expectSound, FaultBed, until } from '../beds/fault-bed.js';
 
 const LIMIT_MS = 600_000;
 /** What a daemon may say when it does not start. */
@@ -182,7 +182,7 @@ describe('damage to one copy under a living volume', () => {
       await cluster.stopDaemon(0);
       const old = await new Copy(cluster, 'old').take();
       await cluster.startDaemon(0);
-      await untilHealthy(cluster);
+      await cluster.whenHealthy();
       await load.start();
       await load.more(300);
       await load.stop();
@@ -225,7 +225,7 @@ describe('damage to one copy under a living volume', () => {
       if (!opened) return;
       load.served();
       await load.sweep(4);
-      await untilHealthy(cluster);
+      await cluster.whenHealthy();
       await load.sweep(4);
       expectSound(load);
       await cluster.stop();
@@ -241,7 +241,7 @@ describe('damage to one copy under a living volume', () => {
       await cluster.stopDaemon(0);
       await new Copy(cluster, 'clone').take();
       await cluster.startDaemon(0);
-      await untilHealthy(cluster);
+      await cluster.whenHealthy();
       // The disk with its twin in one daemon.
       const twins = await bed.makeCluster({
         ...SIZES,
@@ -266,7 +266,7 @@ describe('damage to one copy under a living volume', () => {
       expect((await cluster.status()).state).toBe('degraded');
       await cuckoo.stop();
       await cluster.startDaemon(1);
-      await untilHealthy(cluster);
+      await cluster.whenHealthy();
       await load.sweep();
       expectSound(load);
       await cluster.stop();

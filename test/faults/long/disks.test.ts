@@ -4,7 +4,7 @@ import { MIB } from '../../../common/units.js';
 import { NbdLoadClient } from '../../support/load-client.js';
 import { startDiskCluster } from '../beds/disk-cluster.js';
 import type { DiskFault } from '../beds/disk-faults.js';
-import { expectSound, FaultBed, until, untilHealthy } from '../beds/fault-bed.js';
+import { expectSound, FaultBed, until } from '../beds/fault-bed.js';
 import { type FaultDisk, faultDiskLacks } from '../beds/fault-disk.js';
 
 const lacks = faultDiskLacks();
@@ -41,7 +41,7 @@ describe.skipIf(lacks !== undefined)(`bad disks ${lacks ?? ''}`, () => {
       await cluster.stopDaemon(1, 'SIGKILL');
       await cluster.startDaemon(1);
     }
-    await untilHealthy(cluster, 120_000);
+    await cluster.whenHealthy(120_000);
     await load.stop();
     expect(load.refusals).toEqual([]);
     await load.sweep();

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import type { Cluster } from '../../support/cluster.js';
 import { NbdLoadClient } from '../../support/load-client.js';
 import type { StampedLoad } from '../../support/stamped-load.js';
-import { expectSound, FaultBed, recoveredBytes, until, untilHealthy } from '../beds/fault-bed.js';
+import { expectSound, FaultBed, recoveredBytes, until } from '../beds/fault-bed.js';
 
 const LIMIT_MS = 240_000;
 
@@ -213,7 +213,7 @@ describe('kill -9 of daemons', () => {
       expect(load.refusals).toEqual([]);
       load.crashed();
       await cluster.startDaemon(2);
-      await untilHealthy(cluster, 90_000);
+      await cluster.whenHealthy(90_000);
       await load.stop();
       await load.sweep();
       expectSound(load);
@@ -260,7 +260,7 @@ describe('kill -9 of daemons', () => {
         return (await cluster.status()).state === 'degraded';
       });
       await cluster.startDaemon(0);
-      await untilHealthy(cluster);
+      await cluster.whenHealthy();
       await load.stop();
       await load.sweep();
       expectSound(load);

@@ -8,7 +8,7 @@ import type { Cluster, Launch } from '../../support/cluster.js';
 import { missing } from '../../support/host.js';
 import { NbdLoadClient } from '../../support/load-client.js';
 import { run } from '../../support/process.js';
-import { expectSound, FaultBed, until, untilHealthy } from '../beds/fault-bed.js';
+import { expectSound, FaultBed, until } from '../beds/fault-bed.js';
 
 const LIMIT_MS = 240_000;
 
@@ -59,7 +59,7 @@ describe('limits', () => {
           () => false,
         ),
       );
-      await untilHealthy(cluster);
+      await cluster.whenHealthy();
       await load.stop();
       expect(load.refusals).toEqual([]);
       await load.sweep();
@@ -96,7 +96,7 @@ describe('limits', () => {
       expect(most - before).toBeLessThan(400);
       await Promise.all(written);
       await Promise.all(clients.map((client) => client.close()));
-      await untilHealthy(cluster);
+      await cluster.whenHealthy();
       await closesWell(cluster);
     },
     LIMIT_MS,
@@ -137,7 +137,7 @@ describe('limits', () => {
       load.served();
       await load.sweep(2, () => NbdLoadClient.connect(calm.socket));
       expectSound(load);
-      await untilHealthy(calm);
+      await calm.whenHealthy();
       await closesWell(calm);
     },
     LIMIT_MS,
@@ -158,7 +158,7 @@ describe('limits', () => {
       await cluster.stopDaemon(1, 'SIGKILL');
       await load.more(100);
       await cluster.startDaemon(1);
-      await untilHealthy(cluster);
+      await cluster.whenHealthy();
       await load.stop();
       expect(load.refusals).toEqual([]);
       await load.sweep();
@@ -184,7 +184,7 @@ describe('limits', () => {
         await cluster.stopDaemon(1, 'SIGKILL');
         await load.more(50);
         await cluster.startDaemon(1);
-        await untilHealthy(cluster);
+        await cluster.whenHealthy();
       }
       await load.stop();
       expect(load.refusals).toEqual([]);
@@ -221,7 +221,7 @@ describe('limits', () => {
         // It comes back in another year.
         shown[round] = '-2y';
         await cluster.startDaemon(round);
-        await untilHealthy(cluster);
+        await cluster.whenHealthy();
         await cluster.stopEngine('SIGKILL');
         await load.ended();
         load.crashed();

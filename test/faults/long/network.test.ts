@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { MIB } from '../../../common/units.js';
 import { NbdLoadClient } from '../../support/load-client.js';
-import { expectSound, FaultBed, until, untilHealthy } from '../beds/fault-bed.js';
+import { expectSound, FaultBed, until } from '../beds/fault-bed.js';
 import {
   makeNetworkCluster,
   networkClusterLacks,
@@ -44,7 +44,7 @@ describe.skipIf(lacks !== undefined)(`network faults ${lacks ?? ''}`, () => {
       expect(load.slowestMs).toBeLessThan(LONG_MS);
       await heal();
       load.note('healed');
-      await untilHealthy(cluster, 90_000);
+      await cluster.whenHealthy(90_000);
       await load.more(100);
       await load.stop();
       expect(load.refusals).toEqual([]);
@@ -69,7 +69,7 @@ describe.skipIf(lacks !== undefined)(`network faults ${lacks ?? ''}`, () => {
         return (await cluster.status()).state === 'degraded';
       });
       await network.link('replica2', 'up');
-      await untilHealthy(cluster);
+      await cluster.whenHealthy();
     },
     LIMIT_MS,
   );
@@ -92,7 +92,7 @@ describe.skipIf(lacks !== undefined)(`network faults ${lacks ?? ''}`, () => {
       await load.more(200);
       await load.stop();
       expect(load.refusals).toEqual([]);
-      await untilHealthy(cluster, 90_000);
+      await cluster.whenHealthy(90_000);
       await load.sweep();
       expectSound(load);
       await cluster.stop();
@@ -113,7 +113,7 @@ describe.skipIf(lacks !== undefined)(`network faults ${lacks ?? ''}`, () => {
       await network.link('engine', 'up');
       await load.more(100);
       await load.stop();
-      await untilHealthy(cluster, 90_000);
+      await cluster.whenHealthy(90_000);
       await load.sweep();
       expectSound(load);
       await cluster.stop();
@@ -135,7 +135,7 @@ describe.skipIf(lacks !== undefined)(`network faults ${lacks ?? ''}`, () => {
       const events = await cluster.events();
       const returns = events.filter(({ kind }) => kind === 'in-sync');
       expect(returns.length).toBeLessThan(10);
-      await untilHealthy(cluster, 90_000);
+      await cluster.whenHealthy(90_000);
       await load.stop();
       expect(load.refusals).toEqual([]);
       await load.sweep();
@@ -158,7 +158,7 @@ describe.skipIf(lacks !== undefined)(`network faults ${lacks ?? ''}`, () => {
       ];
       await pause(15_000);
       for (const heal of heals) await heal();
-      await untilHealthy(cluster, 90_000);
+      await cluster.whenHealthy(90_000);
       await load.more(100);
       await load.stop();
       expect(load.refusals).toEqual([]);
@@ -186,7 +186,7 @@ describe.skipIf(lacks !== undefined)(`network faults ${lacks ?? ''}`, () => {
       await network.limit('engine', 1000);
       await load.stop();
       expect(load.refusals).toEqual([]);
-      await untilHealthy(cluster, 90_000);
+      await cluster.whenHealthy(90_000);
       await load.sweep();
       expectSound(load);
       await cluster.stop();
@@ -219,7 +219,7 @@ describe.skipIf(lacks !== undefined)(`network faults ${lacks ?? ''}`, () => {
       await load.stop();
       expect(load.refusals).toEqual([]);
       for (const heal of heals) await heal();
-      await untilHealthy(cluster, 90_000);
+      await cluster.whenHealthy(90_000);
       await load.sweep();
       expectSound(load);
       await cluster.stop();

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { MIB } from '../../../common/units.js';
 import { NbdLoadClient } from '../../support/load-client.js';
 import { SECTORS, type StampedLoad } from '../../support/stamped-load.js';
-import { expectSound, FaultBed, untilHealthy, untilRecovered } from '../beds/fault-bed.js';
+import { expectSound, FaultBed, untilRecovered } from '../beds/fault-bed.js';
 import { PowerCluster, powerHostLacks } from '../beds/power-host.js';
 
 const lacks = powerHostLacks();
@@ -135,7 +135,7 @@ describe.skipIf(lacks !== undefined)(`power cuts ${lacks ?? ''}`, () => {
       load.crashed();
       await power.restore(() => bed.random.pick(['dropped', 'torn']), [0]);
       await load.more(100);
-      await untilHealthy(cluster);
+      await cluster.whenHealthy();
       await load.stop();
       expect(load.refusals).toEqual([]);
       await Promise.all([cluster.stopDaemon(1, 'SIGKILL'), cluster.stopDaemon(2, 'SIGKILL')]);

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { MIB } from '../../../common/units.js';
 import { NbdLoadClient, Refused } from '../../support/load-client.js';
 import { findBlocks, flipBit } from '../beds/damage.js';
-import { expectSound, FaultBed, until, untilHealthy } from '../beds/fault-bed.js';
+import { expectSound, FaultBed, until } from '../beds/fault-bed.js';
 
 const LIMIT_MS = 300_000;
 const SIZES = { size: '32MiB', diskSize: '64MiB' };
@@ -44,7 +44,7 @@ describe('rot', () => {
       expect(repaired + repairedBlocks).toBeGreaterThan(100);
       expect(lostBlocks).toBe(0);
       expect(badBlocks).toBeGreaterThanOrEqual(0);
-      await untilHealthy(cluster);
+      await cluster.whenHealthy();
       await load.sweep(2);
       expectSound(load);
       const again = await cluster.scrub();

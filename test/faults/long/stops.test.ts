@@ -7,7 +7,7 @@ import { type Cluster, type Launch, ROOT, type RunningEngine } from '../../suppo
 import { NbdLoadClient } from '../../support/load-client.js';
 import { SimpleNbd } from '../../support/simple-nbd.js';
 import type { StampedLoad } from '../../support/stamped-load.js';
-import { expectSound, FaultBed, until, untilHealthy } from '../beds/fault-bed.js';
+import { expectSound, FaultBed, until } from '../beds/fault-bed.js';
 import { PowerCluster, powerHostLacks } from '../beds/power-host.js';
 
 const LIMIT_MS = 180_000;
@@ -53,7 +53,7 @@ describe('a replica daemon that is stopped', () => {
       // What it still has in its sockets is late, and what it answers counts for nothing.
       cluster.daemons[1]?.process.kill('SIGCONT');
       await load.more(200);
-      await untilHealthy(cluster);
+      await cluster.whenHealthy();
       await load.more(100);
       await load.stop();
       expect(load.refusals).toEqual([]);

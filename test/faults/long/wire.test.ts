@@ -2,7 +2,7 @@
  *  on loopback, no root. */
 import { connect } from 'node:net';
 import { describe, expect, it } from 'vitest';
-import { expectSound, FaultBed, until, untilHealthy } from '../beds/fault-bed.js';
+import { expectSound, FaultBed, until } from '../beds/fault-bed.js';
 import { ProxyCluster } from '../beds/proxy-cluster.js';
 import type { TcpProxy } from '../beds/tcp-proxy.js';
 
@@ -29,7 +29,7 @@ describe('a spoiled wire', () => {
         proxy.spoil(direction, act, bed.random.below(200_000));
         await until('the connection is ended', 30_000, () => proxy.spoiled(direction));
         await load.more(50);
-        await untilHealthy(cluster);
+        await cluster.whenHealthy();
       }
       await load.stop();
       expect(load.refusals).toEqual([]);
@@ -56,7 +56,7 @@ describe('a spoiled wire', () => {
         proxy.spoil(direction, 'flip', bed.random.below(300_000));
         await until('a bit is flipped', 60_000, () => proxy.spoiled(direction));
         await load.more(50);
-        await untilHealthy(cluster);
+        await cluster.whenHealthy();
       }
       expect(proxied.proxies.reduce((sum, { flips }) => sum + flips, 0)).toBe(6);
       await load.stop();
@@ -167,7 +167,7 @@ describe('a spoiled wire', () => {
       for (const bytes of recorded) await replay(proxy.target, bytes);
       load.note('replayed');
       await load.more(100);
-      await untilHealthy(cluster);
+      await cluster.whenHealthy();
       await load.stop();
       expect(load.refusals).toEqual([]);
       await load.sweep(3);
@@ -196,13 +196,13 @@ describe('a spoiled wire', () => {
       expect((await cluster.status()).state).toBe('degraded');
       await load.more(100);
       first.target = address;
-      await untilHealthy(cluster);
+      await cluster.whenHealthy();
       // Two that changed places are both themselves.
       const [a, b] = [proxyOf(proxied, 1), proxyOf(proxied, 2)];
       [a.target, b.target] = [b.target, a.target];
       a.cut('rst');
       await load.more(50);
-      await untilHealthy(cluster);
+      await cluster.whenHealthy();
       await load.stop();
       expect(load.refusals).toEqual([]);
       await load.sweep();

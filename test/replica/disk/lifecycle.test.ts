@@ -25,8 +25,15 @@ describe('records', () => {
     expect(bed.handle.epoch).toBe(7);
     expect(bed.handle.engineId).toBe('engine-7');
     expect(bed.handle.membership).toEqual(record);
+    expect(bed.handle.record.previousEngineId).toBe('');
+    await bed.handle.setEpoch(7, 'engine-7');
+    expect(bed.handle.record.previousEngineId).toBe('');
+    await bed.handle.setEpoch(9, 'engine-9');
+    await bed.powerCut('dropped');
+    await bed.open();
+    expect(bed.handle.record).toMatchObject({ epoch: 9, previousEngineId: 'engine-7' });
     await expect(bed.handle.setEpoch(6, 'old')).rejects.toMatchObject({ code: 'STALE_EPOCH' });
-    expect(bed.handle.epoch).toBe(7);
+    expect(bed.handle.epoch).toBe(9);
   });
 
   it('creating again is no change, as another replica or size it is CONFLICT', async () => {
@@ -52,115 +59,6 @@ describe('records', () => {
     await expect(bed.disk.openReplica('nobody')).rejects.toMatchObject({ code: 'NOT_FOUND' });
     await expect(bed.disk.deleteReplica(VOLUME)).rejects.toMatchObject({ code: 'CONFLICT' });
     await bed.disk.deleteReplica('nobody');
-  });
-});
-
-describe('P7, P10: how it was left', () => {
-  async function leaveDirty(): Promise<void> {
-    bed = new StoreBed({ volumeBytes: 3 * REGION_SIZE });
-    await bed.open();
-    await bed.write(0, stamped(1, 4));
-    await bed.write((2 * REGION_SIZE) / BLOCK_SIZE, stamped(2, 4));
-    await bed.store.flush();
-  }
-
-  it('a kill: restarted dirty, not lossy', async () => {
-    await leaveDirty();
-    await bed.kill();
-    await bed.open();
-    expect(bed.handle.restartedDirty).toBe(true);
-    expect(bed.handle.lossy).toBe(false);
-    expect(bed.store.dirtyRegions()).toEqual([0, 2]);
-  });
-
-  it('a power cut: lossy, also after later kills, until each region was cleaned', async () => {
-    await leaveDirty();
-    await bed.powerCut('dropped');
-    await bed.open();
-    expect(bed.handle.lossy).toBe(true);
-    await bed.kill();
-    await bed.open();
-    expect(bed.handle.lossy).toBe(true);
-    await bed.store.clean(0, { epoch: 2, counter: 1 });
-    expect(bed.handle.lossy).toBe(true);
-    await bed.close();
-    await bed.open();
-    expect(bed.handle.restartedDirty).toBe(true);
-    expect(bed.handle.lossy).toBe(true);
-    await bed.store.clean(2, { epoch: 2, counter: 2 });
-    expect(bed.handle.lossy).toBe(false);
-    await bed.powerCut('dropped');
-    await bed.open();
-    expect(bed.handle.lossy).toBe(false);
-    expect((await bed.read(0, 4)).equals(stamped(1, 4))).toBe(true);
-  });
-
-  it('a clean close and another boot: not lossy, dirty regions to compare', async () => {
-    await leaveDirty();
-    await bed.close();
-    bed.bootId = 'boot-9';
-    await bed.open();
-    expect([bed.handle.restartedDirty, bed.handle.lossy]).toEqual([true, false]);
-    for (const region of [0, 2]) await bed.store.clean(region, { epoch: 1, counter: region + 1 });
-    expect(bed.handle.restartedDirty).toBe(false);
-    await bed.close();
-    await bed.open();
-    expect([bed.handle.restartedDirty, bed.handle.lossy]).toEqual([false, false]);
-  });
-
-  it('a clean close after an unclean stop does not prove what nobody looked at', async () => {
-    await leaveDirty();
-    await bed.write(1, stamped(5, 1));
-    await bed.powerCut('kept');
-    await bed.open();
-    await bed.close();
-    await bed.open();
-    expect([bed.handle.restartedDirty, bed.handle.lossy]).toEqual([true, true]);
-    expect((await bed.read(1, 1)).equals(stamped(5, 1))).toBe(true);
-    await bed.read((2 * REGION_SIZE) / BLOCK_SIZE, 1);
-    await bed.close();
-    await bed.open();
-    expect([bed.handle.restartedDirty, bed.handle.lossy]).toEqual([true, true]);
-    expect((await bed.read(1, 1)).equals(stamped(5, 1))).toBe(true);
-  });
-
-  it('a replica that failed and was closed is read anew when it is opened', async () => {
-    await leaveDirty();
-    bed.medium.inject({ op: 'write', errno: 'EIO' });
-    await expect(bed.write(3000, stamped(7, 1))).rejects.toMatchObject({ code: 'IO_ERROR' });
-    await bed.handle.close();
-    const used = bed.disk.usedBytes;
-    const again = await bed.disk.openReplica(VOLUME);
-    expect(again.restartedDirty).toBe(true);
-    expect(bed.disk.usedBytes).toBe(used - MIB);
-    const read = await again.store.read(0, 4 * BLOCK_SIZE);
-    expect(read.data?.bytes.equals(stamped(1, 4))).toBe(true);
-    read.data?.release();
-  });
-
-  it('nothing dirty, power cut: neither', async () => {
-    await leaveDirty();
-    await bed.store.clean(0, { epoch: 1, counter: 1 });
-    await bed.store.clean(2, { epoch: 1, counter: 2 });
-    await bed.powerCut('dropped');
-    await bed.open();
-    expect([bed.handle.restartedDirty, bed.handle.lossy]).toEqual([false, false]);
-    expect((await bed.read(0, 4)).equals(stamped(1, 4))).toBe(true);
-  });
-
-  it('after a kill checksums of dirty regions are made anew, once', async () => {
-    await leaveDirty();
-    for (let n = 0; n < 4; n += 1) await bed.write(n, stamped(10 + n, 1));
-    await bed.kill();
-    await bed.open();
-    for (let n = 0; n < 4; n += 1)
-      expect((await bed.read(n, 1)).equals(stamped(10 + n, 1))).toBe(true);
-    expect(bed.disk.counters.reprovenExtents).toBe(1);
-    const raw = await bed.read((2 * REGION_SIZE) / BLOCK_SIZE, 4, { raw: true });
-    expect(raw.equals(stamped(2, 4))).toBe(true);
-    expect(bed.disk.counters.reprovenExtents).toBe(1);
-    await bed.write((2 * REGION_SIZE) / BLOCK_SIZE, stamped(20, 1));
-    expect(bed.disk.counters.reprovenExtents).toBe(2);
   });
 });
 
@@ -255,6 +153,33 @@ describe('failures', () => {
     expect((await bed.read(256, 4)).equals(stamped(2, 4))).toBe(true);
     await bed.write(0, stamped(5, 4));
     expect((await bed.read(0, 4)).equals(stamped(5, 4))).toBe(true);
+  });
+
+  it('P7, P8: a reopened replica is another incarnation and believes no checksum', async () => {
+    bed = new StoreBed({ volumeBytes: 3 * REGION_SIZE });
+    await bed.open();
+    await bed.write(0, stamped(1, 4));
+    await bed.store.clean(0, { epoch: 1, counter: 1 });
+    await bed.write((2 * REGION_SIZE) / BLOCK_SIZE, stamped(2, 4));
+    const { incarnation } = bed.handle;
+    expect(bed.handle.record.lastIncarnation).toBe(incarnation);
+    bed.medium.inject({ op: 'write', errno: 'EIO' });
+    const failing = bed.write((2 * REGION_SIZE) / BLOCK_SIZE, stamped(3, 4));
+    await expect(failing).rejects.toMatchObject({ code: 'IO_ERROR' });
+    await bed.handle.reopen();
+    expect(bed.handle.incarnation).toBe(`${incarnation}+1`);
+    expect(bed.handle.record.lastIncarnation).toBe(`${incarnation}+1`);
+    expect(bed.disk.replicas()[0]).toMatchObject({
+      ...{ incarnation: `${incarnation}+1`, restartedDirty: true, lossy: false },
+    });
+    // The failed write left some of its sectors: what is there now is what counts (P5).
+    await bed.read((2 * REGION_SIZE) / BLOCK_SIZE, 4);
+    expect(bed.disk.counters.reprovenExtents).toBe(1);
+    expect((await bed.read(0, 4)).equals(stamped(1, 4))).toBe(true);
+    expect(bed.disk.counters.reprovenExtents).toBe(1);
+    await bed.kill();
+    await bed.open();
+    expect(bed.handle.incarnation).toBe('incarnation-2');
   });
 
   it('an EIO on a read is only that read', async () => {

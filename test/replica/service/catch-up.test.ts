@@ -230,6 +230,26 @@ describe('calls about regions', () => {
     expect((await list(3)).regions).toEqual([]);
   });
 
+  it('P10: a copy that was made equal is complete, if it is the one that was meant', async () => {
+    fixture = await createFixture();
+    await fixture.serve(2);
+    const handle = fixture.handle();
+    handle.lossy = true;
+    const note = (epoch: number, incarnation: string) =>
+      fixture.control.noteComplete({ ...V1, epoch, incarnation });
+    for (const [epoch, incarnation] of [
+      [1, 'i1'],
+      [3, 'i1'],
+      [2, 'i1+1'],
+      [2, 'i2'],
+    ] as const) {
+      expect(await codeOf(note(epoch, incarnation))).toBe('STALE_EPOCH');
+      expect(handle.lossy).toBe(true);
+    }
+    expect(await note(2, 'i1')).toEqual({});
+    expect(handle.lossy).toBe(false);
+  });
+
   it('R5: are refused unless their epoch is the one that is opened now', async () => {
     fixture = await createFixture();
     for (const call of [list, extents, clean]) expect(await codeOf(call(1))).toBe('STALE_EPOCH');

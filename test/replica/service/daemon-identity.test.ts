@@ -33,6 +33,15 @@ describe('identity of a daemon', () => {
     expect(await readdir(dir)).toEqual(['daemon.json']);
   });
 
+  it('draws its ids from where it is told to', async () => {
+    const ids = ['daemon-a', 'start-1', 'start-2'];
+    const draw = (): string => ids.shift() ?? 'none left';
+    const first = await loadDaemonIdentity(dir, 'c1', draw);
+    expect(first).toMatchObject({ daemonId: 'daemon-a', incarnation: 'start-1' });
+    const second = await loadDaemonIdentity(dir, 'c1', draw);
+    expect(second).toMatchObject({ daemonId: 'daemon-a', incarnation: 'start-2' });
+  });
+
   it('another cluster’s directory is refused', async () => {
     await loadDaemonIdentity(dir, 'c1');
     expect(await codeOf(loadDaemonIdentity(dir, 'c2'))).toBe('IDENTITY_MISMATCH');

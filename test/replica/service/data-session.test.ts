@@ -117,6 +117,20 @@ describe('a data stream answers', () => {
     expect(stream.batches).toEqual([64]);
   });
 
+  it('replies at the end of the turn that it is given, and not before', async () => {
+    const ends: Array<() => void> = [];
+    fixture = await createFixture({ endOfTurn: (callback) => void ends.push(callback) });
+    const stream = await fixture.serve();
+    for (const id of [1, 2, 3]) {
+      stream.batch((b) => b.add({ ...NONE, op: IO_OP.PING, id }));
+      await turns();
+    }
+    expect(stream.replies).toEqual([]);
+    expect(ends).toHaveLength(1);
+    ends[0]?.();
+    expect(stream.batches).toEqual([3]);
+  });
+
   it('more read data than one message holds in several', async () => {
     fixture = await createFixture();
     const stream = await fixture.serve();

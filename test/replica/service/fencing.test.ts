@@ -28,6 +28,20 @@ async function codeOf(work: Promise<unknown>): Promise<string> {
 }
 
 describe('P4: a higher epoch', () => {
+  it('that the disk did not take is refused for good, and told to whoever asks', async () => {
+    fixture = await createFixture();
+    await fixture.serve(1);
+    fixture.handle().error = new StorageError('IO_ERROR', 'disk');
+    const claim = { ...V1, epoch: 5, engineId: 'e5' };
+    expect(await codeOf(fixture.control.openReplica(claim))).toBe('IO_ERROR');
+    const late = { ...V1, epoch: 2, engineId: 'e2' };
+    expect(await codeOf(fixture.control.openReplica(late))).toBe('STALE_EPOCH');
+    const { replicas } = await fixture.control.identify({ volume: 'v1' });
+    expect(replicas[0]?.epoch).toBe(5);
+    const next = { ...V1, epoch: 6, engineId: 'e6' };
+    expect(await codeOf(fixture.control.openReplica(next))).toBe('OK');
+  });
+
   it('is durable, and older requests are dropped or done, before it is answered', async () => {
     fixture = await createFixture({ memoryBytes: 2 * BLOCK_SIZE });
     const stream = await fixture.serve(1);
@@ -94,6 +108,9 @@ describe('P4: a higher epoch', () => {
     fixture.handle().error = new StorageError('IO_ERROR', 'metadata is gone');
     const open2 = fixture.control.openReplica({ ...V1, epoch: 2, engineId: 'e2' });
     expect(await codeOf(open2)).toBe('IO_ERROR');
+    // Who opens it next has to know what to go above.
+    const { replicas } = await fixture.control.identify({ volume: 'v1' });
+    expect(replicas).toMatchObject([{ epoch: 2 }]);
     expect(stream.closed?.error?.code).toBe('STALE_EPOCH');
     const open1 = fixture.control.openReplica({ ...V1, epoch: 1, engineId: 'e1' });
     expect(await codeOf(open1)).toBe('STALE_EPOCH');

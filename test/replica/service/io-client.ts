@@ -13,14 +13,22 @@ import {
   IoBatchEncoder,
   type IoHello,
   type IoHelloReply,
+  type IoReplaceContent,
+  type IoReplaceFields,
   type IoReplyView,
+  type IoRequestFields,
 } from '../../../proto/io-codec.js';
 import type { MessageStream } from '../../../proto/message-stream.js';
 import { codeOfStatus } from '../../../proto/status.js';
 import { connectIo } from '../../../proto/transport.js';
 
+export interface Answer {
+  readonly payload: Buffer;
+  readonly checksums: Buffer;
+}
+
 interface Pending {
-  readonly resolve: (payload: Buffer) => void;
+  readonly resolve: (answer: Answer) => void;
   readonly reject: (error: StorageError) => void;
 }
 
@@ -71,10 +79,20 @@ export class IoClient {
     });
   }
 
-  write(offsetBytes: number, payload: Buffer, flags = 0): Promise<Buffer> {
-    return this.#request(payload.length, (id) =>
+  async write(offsetBytes: number, payload: Buffer, flags = 0): Promise<void> {
+    await this.#request(payload.length, (id) =>
       this.#encoder.addWrite({ flags, id, offsetBytes, lengthBytes: payload.length }, [payload]),
     );
+  }
+
+  async replace(range: Omit<IoReplaceFields, 'id'>, content: IoReplaceContent): Promise<void> {
+    const payloadBytes = content.payload.reduce((sum, piece) => sum + piece.length, 0);
+    await this.#request(payloadBytes, (id) => this.#encoder.addReplace({ ...range, id }, content));
+  }
+
+  /** With flags; the whole answer. */
+  ask(fields: Omit<IoRequestFields, 'id' | 'arg'>): Promise<Answer> {
+    return this.#request(0, (id) => this.#encoder.add({ ...fields, id, arg: 0 }));
   }
 
   /** Zero payloads come back as an empty buffer. */
@@ -82,10 +100,8 @@ export class IoClient {
     return this.command(IO_OP.READ, offsetBytes, lengthBytes);
   }
 
-  command(op: number, offsetBytes = 0, lengthBytes = 0): Promise<Buffer> {
-    return this.#request(0, (id) =>
-      this.#encoder.add({ op, flags: 0, id, offsetBytes, lengthBytes, arg: 0 }),
-    );
+  async command(op: number, offsetBytes = 0, lengthBytes = 0): Promise<Buffer> {
+    return (await this.ask({ op, flags: 0, offsetBytes, lengthBytes })).payload;
   }
 
   async close(): Promise<void> {
@@ -98,7 +114,7 @@ export class IoClient {
     });
   }
 
-  #request(payloadBytes: number, add: (id: number) => void): Promise<Buffer> {
+  #request(payloadBytes: number, add: (id: number) => void): Promise<Answer> {
     if (this.closed !== undefined) {
       return Promise.reject(this.closed.error ?? new StorageError('CLOSED', 'ended'));
     }
@@ -123,8 +139,9 @@ export class IoClient {
     const pending = this.#pending.get(view.id);
     this.#pending.delete(view.id);
     if (view.status === 0) {
-      const payload = view.bytes.subarray(view.payloadStart, view.payloadEnd);
-      pending?.resolve(Buffer.from(payload));
+      const payload = Buffer.from(view.bytes.subarray(view.payloadStart, view.payloadEnd));
+      const checksums = view.bytes.subarray(view.checksumsStart, view.checksumsEnd);
+      pending?.resolve({ payload, checksums: Buffer.from(checksums) });
     } else {
       pending?.reject(new StorageError(codeOfStatus(view.status) ?? 'INTERNAL', view.detail));
     }

@@ -76,6 +76,12 @@ export class MemoryHandle implements ReplicaHandle {
     this.log.push(`membership ${membership.epoch}.${membership.generation}`);
   }
 
+  async noteComplete(): Promise<void> {
+    this.#fail();
+    this.lossy = false;
+    this.log.push('complete');
+  }
+
   async reopen(): Promise<void> {
     this.log.push('reopen');
     this.#loads += 1;
@@ -101,6 +107,7 @@ export class MemoryDisk implements Disk {
   reservedBytes = 0;
   state: 'ready' | 'failed' = 'ready';
   reason = '';
+  lostWrites = false;
   readonly handles = new Map<string, MemoryHandle>();
 
   constructor(

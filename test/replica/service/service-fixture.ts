@@ -94,6 +94,7 @@ export async function createFixture(
     windowBytes?: number;
     windowRequests?: number;
     streamsMax?: number;
+    endOfTurn?: (callback: () => void) => void;
   } = {},
 ): Promise<Fixture> {
   const pool = new CountingPool();
@@ -120,6 +121,7 @@ export async function createFixture(
       requestsInFlight: () => 0,
     }),
     clock,
+    endOfTurn: options.endOfTurn ?? ((callback) => void setImmediate(callback)),
     log,
     streamsMax: options.streamsMax ?? 64,
     ...(options.windowBytes === undefined ? {} : { windowBytes: options.windowBytes }),

@@ -7,6 +7,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { SystemClock } from '../../../common/clock.js';
 import { StorageError } from '../../../common/errors.js';
 import { BLOCK_SIZE, MIB } from '../../../common/units.js';
+import { crc32cBlocks } from '../../../native/index.js';
 import { replicaControlService } from '../../../proto/control.js';
 import { IO_FLAG, IO_OP } from '../../../proto/io-codec.js';
 import { listenTransport, type TransportListener } from '../../../proto/transport.js';
@@ -93,6 +94,35 @@ describe.each(['tcp', 'unix'] as const)('over %s', (kind) => {
     expect((await made.read(4 * MIB, BLOCK_SIZE)).equals(data.subarray(0, BLOCK_SIZE))).toBe(true);
     const { replicas } = await made.control.identify({ volume: 'v2' });
     expect(replicas[0]?.allocatedBytes).toBe(BLOCK_SIZE);
+  });
+
+  it('catch-up: replace, sparse read and hash, regions by control calls', async () => {
+    await start(kind);
+    const made = await opened(1);
+    const payload = Buffer.concat([1, 2, 3].map((fill) => Buffer.alloc(BLOCK_SIZE, fill)));
+    const checksums = Buffer.alloc(12);
+    crc32cBlocks(payload, 0, payload.length, checksums, 0);
+    const range = { offsetBytes: MIB, lengthBytes: MIB };
+    const bitmap = Buffer.alloc(32);
+    for (const block of [0, 100, 255]) bitmap.writeUInt8(1 << (block & 7), block >> 3);
+    await made.replace(range, { bitmap, checksums, payload: [payload] });
+    const sparse = await made.ask({ op: IO_OP.READ, flags: IO_FLAG.SPARSE, ...range });
+    expect(sparse.payload.equals(payload)).toBe(true);
+    expect(sparse.checksums.equals(Buffer.concat([bitmap, checksums]))).toBe(true);
+    const hashed = await made.ask({ op: IO_OP.HASH, flags: 0, ...range });
+    expect(hashed.payload).toHaveLength(256 * 16);
+    expect(hashed.checksums.equals(Buffer.concat([bitmap, Buffer.alloc(32)]))).toBe(true);
+    fixture.handle().store.dirty.add(2);
+    const call = { ...V1, epoch: 1 };
+    const { regions } = await made.control.listRegions({ ...call, firstRegion: 0, count: 4 });
+    expect(regions).toMatchObject([{ number: 2, dirty: true }]);
+    const { extents } = await made.control.listExtents({ ...call, region: 2 });
+    expect(extents).toMatchObject([{ number: 128, allocated: true, written: false }]);
+    const tag = { epoch: 1, counter: 8 };
+    const extentTags = [{ extent: 128, tag }];
+    await made.control.cleanRegion({ ...call, region: 2, tag, extentTags });
+    const late = made.control.listExtents({ ...call, epoch: 2, region: 2 });
+    expect(await codeOf(late)).toBe('STALE_EPOCH');
   });
 
   it('R5: a new engine’s open ends the old engine’s stream with STALE_EPOCH', async () => {

@@ -5,6 +5,7 @@ import pino from 'pino';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { BlockDevice } from '../../../common/block-device.js';
 import { SystemClock } from '../../../common/clock.js';
+import { StorageError } from '../../../common/errors.js';
 import { BLOCK_SIZE, MIB } from '../../../common/units.js';
 import { createBufferPool, openBlockDevice } from '../../../native/index.js';
 import {
@@ -13,9 +14,12 @@ import {
   openDisk,
   type ReplicaHandle,
 } from '../../../replica/disk/disk.js';
+import { DirectoryMetaHome } from '../../../replica/disk/meta-home.js';
 import type { ReplicaStore } from '../../../replica/replica-store.js';
+import { DiskSet } from '../../../replica/service/disk-set.js';
 import { missing } from '../../support/host.js';
 import { LoopDevice } from '../../support/loop-device.js';
+import { HandClock } from '../service/service-fixture.js';
 import { type SuiteBed, sparseSuite } from './sparse-suite.js';
 import { checksumsOf, MEMBERSHIP, stamped } from './store-bed.js';
 
@@ -153,6 +157,48 @@ for (const place of places) {
     });
   });
 }
+
+describe('scenario 44: a file disk whose flush failed', () => {
+  it('is opened again in the same process, with its locks and its metadata', async () => {
+    const path = join(directory, 'disk.img');
+    const clock = new HandClock();
+    let failing = false;
+    const openDevice = async (at: string): Promise<BlockDevice> => {
+      const device = await openBlockDevice(at, { exclusive: true });
+      const flush = device.flush.bind(device);
+      device.flush = () => {
+        if (!failing) return flush();
+        return Promise.reject(new StorageError('IO_ERROR', 'flush: EIO'));
+      };
+      return device;
+    };
+    const identity = { daemonId: 'n1', clusterId: 'c1', incarnation: 'i1', bootId: 'b1' };
+    const shared = { metaDir: join(directory, 'meta'), log: pino({ level: 'silent' }) };
+    const disks = await DiskSet.open([{ path, sizeBytes: 64 * MIB }], {
+      ...{ ...shared, identity, pool, clock, cacheBytes: MIB, openDevice },
+    });
+    const came = new Promise((resolve) => disks.retry(resolve));
+    const place = disks.mostFree();
+    const { store } = await makeVolume(place.disk);
+    const content = stamped(1, 16);
+    await store.write(0, filled(content), checksumsOf(content));
+    failing = true;
+    await expect(store.flush()).rejects.toMatchObject({ code: 'IO_ERROR' });
+    failing = false;
+    clock.advance(5_000);
+    expect(await came).toBe(place);
+    const again = await place.disk.openReplica('v1');
+    expect(again).toMatchObject({ lossy: true, restartedDirty: true, incarnation: 'i1.1' });
+    const read = await again.store.read(0, 16 * BLOCK_SIZE);
+    expect(read.data?.bytes.equals(content)).toBe(true);
+    read.data?.release();
+    await again.store.flush();
+    await disks.close();
+    const note = await new DirectoryMetaHome(shared.metaDir).notes();
+    expect(note).toMatchObject([{ path, state: 'ready' }]);
+    expect(note[0]?.lostWrites).toBeUndefined();
+  });
+});
 
 describe('cost of an overwrite in the steady state', () => {
   /** A device that does nothing: what is left is ours. */

@@ -6,6 +6,8 @@ import { blockHash, hashOf, names, readSparse, replace } from './sparse-ops.js';
 import { type SuiteBed, sparseSuite } from './sparse-suite.js';
 import { StoreBed, stamped } from './store-bed.js';
 
+const ZERO = Buffer.alloc(BLOCK_SIZE);
+
 let bed: StoreBed;
 
 const suiteBed = (): SuiteBed => ({
@@ -78,7 +80,7 @@ describe('blocks that are not as written', () => {
     expect(raw).toEqual(hashes.map((hashed) => ({ ...hashed, bad: false })));
   });
 
-  it('43: blocks that the device cannot read are bad, their hash is zero', async () => {
+  it('scenario 43: blocks that the device cannot read are bad, their hash is zero', async () => {
     const { on, place } = await rotten();
     const unreadable = { offsetBytes: place + 6 * BLOCK_SIZE, lengthBytes: 2 * BLOCK_SIZE };
     for (const raw of [false, true]) {
@@ -94,6 +96,22 @@ describe('blocks that are not as written', () => {
       }
     }
     expect(bed.store.failedReason).toBeUndefined();
+  });
+
+  it('bytes that stand in the gap between present blocks are never looked at', async () => {
+    const on = await open();
+    await replace(on, 0, [stamped(1, 1), undefined, stamped(2, 1)]);
+    bed.medium.poke(placeOf(stamped(1, 1)) + BLOCK_SIZE, stamped(66, 1));
+    const reads = on.counters.deviceReads;
+    expect((await bed.read(0, 3)).equals(Buffer.concat([stamped(1, 1), ZERO, stamped(2, 1)]))).toBe(
+      true,
+    );
+    expect((await bed.read(0, 3, { raw: true })).subarray(BLOCK_SIZE, 2 * BLOCK_SIZE)).toEqual(
+      ZERO,
+    );
+    const [, gap] = await hashOf(on, 0, 3);
+    expect(gap).toEqual({ present: false, bad: false, hash: blockHash(undefined) });
+    expect(on.counters.deviceReads - reads).toBe(3);
   });
 
   it('a replace of the bad block makes it good', async () => {
@@ -189,7 +207,7 @@ describe('invariants of a replace', () => {
 });
 
 describe('a replace that cannot be done', () => {
-  it('37: NO_SPACE changes nothing', async () => {
+  it('scenario 37: NO_SPACE changes nothing', async () => {
     const on = await open({ diskBytes: 9 * MIB });
     for (let n = 0; n < 8; n += 1) await bed.write(n * 256, stamped(n + 1, 1));
     const full = replace(on, 9 * 256, [stamped(50, 1), undefined, stamped(51, 1)]);

@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto';
 import pino from 'pino';
 import type { AlignedBuffer } from '../../../common/block-device.js';
 import { SystemClock } from '../../../common/clock.js';
+import { StorageError } from '../../../common/errors.js';
 import { BLOCK_SIZE, MIB } from '../../../common/units.js';
 import { crc32cBlocks } from '../../../native/index.js';
 import type { Membership } from '../../../proto/control.js';
@@ -35,6 +36,7 @@ export class MemoryMetaHome implements MetaHome {
   readonly noteByDisk = new Map<string, DiskNote>();
   readonly locked = new Set<string>();
   diskIs: 'missing' | 'empty' | 'present' = 'present';
+  putFails = false;
   readonly #kvs: MemoryKvHome;
 
   constructor(kvs: MemoryKvHome) {
@@ -46,6 +48,7 @@ export class MemoryMetaHome implements MetaHome {
   }
 
   async put(note: DiskNote): Promise<void> {
+    if (this.putFails) throw new StorageError('NO_SPACE', 'no room for a note');
     this.noteByDisk.set(note.diskId, note);
   }
 
@@ -55,6 +58,7 @@ export class MemoryMetaHome implements MetaHome {
   }
 
   async lock(diskId: string): Promise<{ release(): void }> {
+    if (this.locked.has(diskId)) throw new StorageError('DISK_LOCKED', diskId);
     this.locked.add(diskId);
     return { release: () => this.locked.delete(diskId) };
   }

@@ -1,6 +1,7 @@
 /** Stamped cells: every way in which bytes can be wrong is told from every other. */
 import { describe, expect, it } from 'vitest';
 import { BLOCK_SIZE } from '../../../common/units.js';
+import { crc32c } from '../../../native/index.js';
 import { CellLayout, CellStamps } from '../../support/cell-stamp.js';
 import { BAD_FOREIGN, BAD_MISPLACED, BAD_TORN, ZERO } from '../../support/history.js';
 
@@ -47,6 +48,14 @@ describe('stamps', () => {
   it('tell the write of every cell', () => {
     expect(stamps.values(8, 6, write(42))).toEqual([42, 42, 42, 42, 42, 42]);
     expect(write(42).equals(write(43))).toBe(false);
+  });
+
+  it('differ in their crc32c, by which the system under test knows them', () => {
+    const whole = new CellStamps(new CellLayout([{ firstBlock: 0, blocks: 8 }]), 7);
+    const sums = [1, 2, 3].flatMap((op) =>
+      [0, 1, 2].map((cell) => crc32c(whole.payload(cell, 1, op))),
+    );
+    expect(new Set(sums).size).toBe(9);
   });
 
   it('find each cell that mixes two writes, at any byte', () => {

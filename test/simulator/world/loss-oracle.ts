@@ -1,0 +1,42 @@
+/**
+ * Knows which copies have lost what no flush covered, and so which crashes are hard (F3): when a
+ * new engine serves and every copy of its record has lost something since it was last made equal.
+ *
+ * A copy is whole again when the engine says so: nothing was suspect when it began to serve, all
+ * suspect regions were made equal, or the copy was promoted. What it says is believed only of
+ * copies that lost nothing meanwhile.
+ */
+import type { ReplicaNode } from './replica-node.js';
+
+export class LossOracle {
+  /** copies that a recovery or a catch-up under way will make whole, and their losses until then */
+  #recovering = new Map<ReplicaNode, number>();
+  readonly #rebuilding = new Map<ReplicaNode, number>();
+
+  /** An engine begins to serve from these copies. @returns true: the crash before it was hard */
+  serving(members: readonly ReplicaNode[], suspects: boolean): boolean {
+    const hard = members.length > 0 && members.every((member) => member.lossy);
+    this.#rebuilding.clear();
+    this.#recovering = new Map(members.map((member) => [member, member.losses]));
+    // The copy that counts is as whole as anything can be.
+    if (!suspects) this.recovered();
+    return hard;
+  }
+
+  /** All suspect regions are equal. */
+  recovered(): void {
+    for (const [member, losses] of this.#recovering) {
+      if (member.losses === losses) member.lossy = false;
+    }
+    this.#recovering.clear();
+  }
+
+  rebuilding(member: ReplicaNode): void {
+    this.#rebuilding.set(member, member.losses);
+  }
+
+  promoted(member: ReplicaNode): void {
+    if (this.#rebuilding.get(member) === member.losses) member.lossy = false;
+    this.#rebuilding.delete(member);
+  }
+}
