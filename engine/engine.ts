@@ -90,6 +90,7 @@ export class Engine {
       await engine.scrub.load();
       await engine.#begin(opened, false);
     } catch (error) {
+      engine.#schedule.stop();
       engine.#dropTenure(toStorageError(error, 'open the volume'));
       throw error;
     }
