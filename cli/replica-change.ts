@@ -75,7 +75,8 @@ export function dataText(replicaId: string, volume: string, data: RemoveReplicaR
   const { dataDeleted, dataAddress, note } = data;
   if (dataDeleted) return ', its data is deleted';
   const why = note === '' ? '' : ` could not be deleted (${note}) and`;
-  const later = `aurochs replica remove ${volume} ${replicaId} --delete-data --address ${dataAddress}`;
+  const remove = `aurochs replica remove ${volume} ${replicaId} --delete-data`;
+  const later = `${remove} --address ${dataAddress}`;
   return `; its data${why} stays at ${dataAddress}, to delete it: ${later}`;
 }
 

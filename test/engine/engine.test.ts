@@ -22,7 +22,7 @@ const steps = (calls: readonly string[]): string[] => [
 ];
 
 describe('the start of an engine', () => {
-  it('a new volume: created, fenced, connected, recorded; only then it serves', async () => {
+  it('a new volume: created, fenced, connected, recorded, in this order; then serves', async () => {
     const world = new EngineWorld();
     const engine = await world.startEngine();
     expect(world.network.calls).toHaveLength(15);

@@ -87,7 +87,8 @@ export class EngineWorld {
   config(tuning: Partial<EngineTuning> = {}, other: Partial<EngineConfig> = {}): EngineConfig {
     return {
       ...{ volume: 'v', sizeBytes: this.sizeBytes, replicas: this.addresses, salvage: false },
-      ...{ tls: undefined, insecure: true },
+      tls: undefined,
+      insecure: true,
       tuning: { ...DEFAULT_TUNING, ...tuning },
       ...other,
     };

@@ -49,7 +49,7 @@ const replacedBlocks = (world: EngineWorld, address: string): number[] =>
     );
 
 describe('a member comes back by itself (R6, P6)', () => {
-  it('scenario 6: killed under writes: no error, excluded, in-sync again', async () => {
+  it('scenario 6: killed under writes: no error, excluded, in-sync with a delta', async () => {
     const { world, engine } = await running();
     world.daemon('n3').replica.seen.length = 0;
     world.daemon('n3').kill();
@@ -116,7 +116,7 @@ describe('a member comes back by itself (R6, P6)', () => {
 });
 
 describe('what a returned member may lack besides what it missed', () => {
-  it('F2: scenario 57: it lost power: what was not flushed comes back', async () => {
+  it('F2, scenario 57: it lost power: acknowledged, not flushed writes come back', async () => {
     const { world, engine } = await running();
     await world.during(write(engine, 2, 30));
     world.daemon('n3').losePower();
@@ -131,7 +131,7 @@ describe('what a returned member may lack besides what it missed', () => {
     await end(world, engine);
   });
 
-  it('D3: its flush failed while it was cut off: dirty regions are compared', async () => {
+  it('D3: its flush failed while it was out of reach: dirty regions are compared', async () => {
     const { world, engine } = await running();
     await world.during(write(engine, 2, 30));
     world.network.cut('n3');
@@ -147,7 +147,7 @@ describe('what a returned member may lack besides what it missed', () => {
     await end(world, engine);
   });
 
-  it('scenario 55: its disk is an older image: nothing it misses is believed', async () => {
+  it('scenario 55: its disk was restored from an older image: nothing is believed', async () => {
     const world = new EngineWorld();
     const first = await world.startEngine();
     await world.during(write(first, 1, 2));
@@ -170,7 +170,8 @@ describe('what a returned member may lack besides what it missed', () => {
     const world = new EngineWorld();
     const first = await world.startEngine();
     await world.during(write(first, 1, 7));
-    // A write that is in flight has arrived at one member, whose daemon dies with the engine.
+    // A write that is in flight has arrived at one member only, and its daemon dies with the
+    // engine.
     for (const address of ['n1', 'n2']) world.daemon(address).replica.stall(true);
     void outcome(write(first, 9, 8));
     await turns(5);
