@@ -66,6 +66,8 @@ export class Engine {
   #tenure: Tenure | undefined;
   /** record of the newest tenure that served */
   #served: MembershipRecord | undefined;
+  /** what that tenure may have stored, whether or not it heard of it */
+  #generationMax = 0;
   #era = 0;
   /** no tenure serves, since when and why */
   #lost: LostState | undefined;
@@ -233,6 +235,7 @@ export class Engine {
     this.#lost = { error, sinceMs: clock.nowMs(), latest: undefined };
     this.events.add('lost', `I/O waits: ${error.message}`, { code: error.code });
     this.#served = this.#tenure?.record ?? this.#served;
+    this.#generationMax = this.#tenure?.generationMax ?? this.#generationMax;
     this.#data.suspend();
     this.#dropTenure(error);
     if (this.#stopping) this.#data.refuse(STOPPING);
@@ -257,7 +260,8 @@ export class Engine {
     // A member that is to be opened says STALE_EPOCH only for another engine.
     let epoch = Number.NEGATIVE_INFINITY;
     try {
-      const opened = await this.#opener.open(this.engineId, this.#served);
+      const lost = { members: this.#served?.members ?? [], generationMax: this.#generationMax };
+      const opened = await this.#opener.open(this.engineId, lost);
       epoch = opened.plan.epoch;
       await this.#begin(opened, true);
     } catch (cause) {

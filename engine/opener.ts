@@ -1,16 +1,24 @@
 /** How an engine opens its volume, and opens it again: with the record on the replicas alone, or in
  *  an authority. Remembers the highest epoch that it has tried, also when the attempt failed. */
 import type { MembershipAuthority } from './core/membership-authority.js';
-import type { MembershipRecord } from './core/replica-set.js';
+import type { MemberRecord, RecordVersion } from './core/replica-set.js';
 import type { EngineConfig } from './engine-config.js';
 import type { EngineEnvironment } from './engine-environment.js';
 import { openManaged } from './managed/open-managed.js';
 import { type OpenedVolume, openMembers } from './standalone/open-volume.js';
 
+/** The tenure that was lost. */
+export interface LostTenure {
+  /** as its newest record named them */
+  readonly members: readonly MemberRecord[];
+  /** of what it has stored, and of what it does not know whether it has */
+  readonly generationMax: number;
+}
+
 export interface VolumeOpener {
-  /** @param lost  record of the tenure that was lost; undefined: the first time
+  /** @param lost  undefined: the first time
    *  @throws StorageError why not; STALE_EPOCH: another engine has the volume */
-  open(engineId: string, lost: MembershipRecord | undefined): Promise<OpenedVolume>;
+  open(engineId: string, lost: LostTenure | undefined): Promise<OpenedVolume>;
 }
 
 export class StandaloneOpener implements VolumeOpener {
@@ -23,7 +31,7 @@ export class StandaloneOpener implements VolumeOpener {
     this.#environment = environment;
   }
 
-  open(engineId: string, lost: MembershipRecord | undefined): Promise<OpenedVolume> {
+  open(engineId: string, lost: LostTenure | undefined): Promise<OpenedVolume> {
     const again = lost !== undefined;
     const wish = {
       engineId,
@@ -45,6 +53,7 @@ export class ManagedOpener implements VolumeOpener {
   readonly #authority: MembershipAuthority;
   readonly #sizeBytes: number;
   #epoch: number;
+  #tried: RecordVersion | undefined;
 
   /** @param given  what the manager attached this engine with */
   constructor(
@@ -63,11 +72,15 @@ export class ManagedOpener implements VolumeOpener {
     this.#epoch = given.epoch;
   }
 
-  open(engineId: string, lost: MembershipRecord | undefined): Promise<OpenedVolume> {
+  open(engineId: string, lost: LostTenure | undefined): Promise<OpenedVolume> {
     const { volume, tuning } = this.#config;
     const wish = {
       ...{ volume, engineId, epoch: this.#epoch, sizeBytes: this.#sizeBytes },
-      lostGeneration: lost?.generation,
+      lostGenerationMax: lost?.generationMax,
+      tried: this.#tried,
+      onTry: (version: RecordVersion): void => {
+        this.#tried = version;
+      },
       controlDeadlineMs: tuning.controlDeadlineMs,
       onEpoch: (epoch: number): void => {
         this.#epoch = epoch;

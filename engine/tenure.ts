@@ -124,6 +124,11 @@ export class Tenure {
     return this.#keeper?.set.record ?? this.#record;
   }
 
+  /** The highest generation that this tenure may have stored, or may still store. */
+  get generationMax(): number {
+    return this.#keeper?.set.generationMax ?? this.#record.generation;
+  }
+
   get epoch(): number {
     return this.#record.epoch;
   }

@@ -91,6 +91,11 @@ export class ReplicaSet {
     return this.#record;
   }
 
+  /** The highest generation that was ever proposed: it may be stored somewhere, or still come. */
+  get generationMax(): number {
+    return this.#generationMax;
+  }
+
   roleOf(replicaId: string): MemberRole | undefined {
     return this.#roles.get(replicaId);
   }

@@ -9,7 +9,7 @@
 import { StorageError, toStorageError } from '../../common/errors.js';
 import type { OpenReplicaReply } from '../../proto/control.js';
 import type { MembershipAuthority } from '../core/membership-authority.js';
-import type { MembershipRecord } from '../core/replica-set.js';
+import { compareRecords, type MembershipRecord, type RecordVersion } from '../core/replica-set.js';
 import type { EngineEnvironment } from '../engine-environment.js';
 import { type Dial, identify, type OpenedMember, openMember } from '../standalone/open-member.js';
 import type { OpenedVolume } from '../standalone/open-volume.js';
@@ -21,9 +21,13 @@ export interface OpenManagedWish {
   readonly engineId: string;
   /** the epoch that this engine was given, or has taken last */
   readonly epoch: number;
-  /** generation of the record under which it served and lost its members; undefined: it opens the
-   *  volume for the first time */
-  readonly lostGeneration: number | undefined;
+  /** highest generation of the tenure that was lost, stored or not; undefined: it opens the volume
+   *  for the first time */
+  readonly lostGenerationMax: number | undefined;
+  /** the step to an epoch of its own that it tried last */
+  readonly tried: RecordVersion | undefined;
+  /** told of such a step before the authority hears of it */
+  readonly onTry: (version: RecordVersion) => void;
   readonly controlDeadlineMs: number;
   /** told of the epoch before a member hears of it */
   readonly onEpoch: (epoch: number) => void;
@@ -73,33 +77,40 @@ export async function openManaged(
   }
 }
 
-/** The record that this engine may go on from, under an epoch that is its own. */
+/** The record that this engine may go on from, under an epoch that is its own.
+ *  @throws StorageError STALE_EPOCH | UNAVAILABLE (the record has just changed: try again) */
 async function takeEpoch(
   authority: MembershipAuthority,
   wish: OpenManagedWish,
 ): Promise<MembershipRecord> {
-  const { volume, epoch, engineId, lostGeneration } = wish;
+  const { volume, epoch, engineId, lostGenerationMax } = wish;
   const record = await authority.read();
   if (record === undefined) {
     throw new StorageError('NOT_FOUND', `the manager knows no volume ${volume}`, { volume });
   }
-  if (lostGeneration !== undefined && isOwnStep(record, wish)) return record;
-  if (record.epoch !== epoch) throw stale(volume, record.epoch);
-  if (lostGeneration === undefined) return record;
+  if (record.epoch !== epoch) {
+    if (isOwnStep(record, wish)) return record;
+    throw stale(volume, record.epoch);
+  }
+  if (lostGenerationMax === undefined) return record;
   // Members remember the epoch of the tenure that was lost: another one tells old and new apart.
-  const generation = record.generation + 1;
+  // No record of that tenure, not even one that is still on its way, has this generation.
+  const generation = Math.max(record.generation, lostGenerationMax) + 1;
   const next = { ...record, epoch: record.epoch + 1, generation, engineId };
+  wish.onTry(next);
   const outcome = await authority.commit(record, next);
-  if (outcome.kind === 'superseded') throw stale(volume, outcome.record.epoch);
-  return next;
+  if (outcome.kind === 'stored') return next;
+  const now = outcome.record;
+  if (now.epoch !== epoch) throw stale(volume, now.epoch);
+  const text = `the membership of volume ${volume} changed to generation ${now.generation}`;
+  throw new StorageError('UNAVAILABLE', text, { volume });
 }
 
-/** An earlier attempt of this engine took the next epoch and did not hear of it. The manager gives
- *  an epoch to another engine without a new generation. */
-function isOwnStep(record: MembershipRecord, wish: OpenManagedWish): boolean {
-  const { epoch, engineId, lostGeneration = 0 } = wish;
-  const stepped = record.epoch === epoch + 1 && record.generation > lostGeneration;
-  return stepped && record.engineId === engineId;
+/** An earlier attempt of this engine took the epoch and did not hear of it. The manager gives an
+ *  epoch to another engine without a new generation. */
+function isOwnStep(record: MembershipRecord, { tried, engineId }: OpenManagedWish): boolean {
+  if (tried === undefined || record.engineId !== engineId) return false;
+  return compareRecords(record, tried) === 0;
 }
 
 function stale(volume: string, epoch: number): StorageError {
