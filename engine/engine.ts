@@ -9,6 +9,7 @@
 import { sleep } from '../common/clock.js';
 import { StorageError, toStorageError } from '../common/errors.js';
 import type { EngineStatus } from '../proto/control.js';
+import { isFencing } from './core/fencing.js';
 import type { ReplicaLink } from './core/replica-link.js';
 import type { MembershipRecord } from './core/replica-set.js';
 import { SlowWatch } from './core/slow-watch.js';
@@ -42,6 +43,7 @@ export interface EngineHooks {
   readonly scrubStore?: ScrubStore;
 }
 
+const STOPPING = new StorageError('CLOSED', 'the engine stops');
 /** A scrub that begins anew with each engine. */
 const FORGETFUL: ScrubStore = { load: async () => undefined, save: async () => undefined };
 const REOPEN_PAUSE_MS = 250;
@@ -68,6 +70,7 @@ export class Engine {
   /** no tenure serves, since when and why */
   #lost: LostState | undefined;
   #refusing = false;
+  #stopping = false;
   #ended: StorageError | undefined;
 
   /** Opens (or creates) the volume; resolves when it serves: fenced, recovered, recorded.
@@ -167,6 +170,10 @@ export class Engine {
 
   async #begin(opened: OpenedVolume, again: boolean): Promise<void> {
     const { plan } = opened;
+    if (this.#ended !== undefined) {
+      for (const { control } of opened.members) control.close();
+      throw this.#ended;
+    }
     const tenure = new Tenure({
       ...{ config: this.#config, environment: this.#environment, data: this.#data },
       ...{ events: this.events, slow: this.#slow, engineId: this.engineId, opened, again },
@@ -225,7 +232,8 @@ export class Engine {
     this.#served = this.#tenure?.record ?? this.#served;
     this.#data.suspend();
     this.#dropTenure(error);
-    void this.#reopen(this.#lost.sinceMs);
+    if (this.#stopping) this.#data.refuse(STOPPING);
+    else void this.#reopen(this.#lost.sinceMs);
   }
 
   async #reopen(sinceMs: number): Promise<void> {
@@ -243,14 +251,17 @@ export class Engine {
   /** True: it serves again, or never will. */
   async #tryReopen(sinceMs: number): Promise<boolean> {
     const { clock } = this.#environment;
+    // A member that is to be opened says STALE_EPOCH only for another engine.
+    let epoch = Number.NEGATIVE_INFINITY;
     try {
       const opened = await this.#opener.open(this.engineId, this.#served);
+      epoch = opened.plan.epoch;
       await this.#begin(opened, true);
     } catch (cause) {
       const error = toStorageError(cause, 'open the volume again');
       this.#data.suspend();
       this.#dropTenure(error);
-      if (error.code === 'STALE_EPOCH') this.#end('fenced', error);
+      if (isFencing(error, epoch)) this.#end('fenced', error);
       else if (error.code === 'IO_INDETERMINATE') this.#end('lost', error);
       else this.#notYet(error);
       return this.#ended !== undefined;
@@ -332,9 +343,9 @@ export class Engine {
    *  nothing, closes. Frontends must be closed first. Never throws: a stop that cannot clean is as
    *  safe as a crash. */
   async stop(): Promise<void> {
-    const stopping = new StorageError('CLOSED', 'the engine stops');
+    this.#stopping = true;
     // What waits for lost members will not be served by this engine.
-    if (this.#lost !== undefined) this.#data.refuse(stopping);
+    if (this.#lost !== undefined) this.#data.refuse(STOPPING);
     this.#schedule.stop();
     await this.scrub.interrupt();
     await this.volume.close();
@@ -348,11 +359,11 @@ export class Engine {
     } catch (error) {
       this.#environment.log.warn({ err: error }, 'stop: regions stay dirty');
     }
-    this.#ended ??= stopping;
-    this.#abort.abort(stopping);
+    this.#ended ??= STOPPING;
+    this.#abort.abort(STOPPING);
     this.#data.suspend();
     this.#tenure?.close();
     this.#tenure = undefined;
-    this.#data.refuse(stopping);
+    this.#data.refuse(STOPPING);
   }
 }
