@@ -115,7 +115,7 @@ export class Cluster {
         sizeBytes: topology.volumeBytes,
         replicas: this.replicas.map(({ address }) => address),
         salvage: false,
-        tls: undefined,
+        ...{ tls: undefined, insecure: true },
         tuning: topology.tuning,
       },
       onServe: (served) => this.#served(served),
