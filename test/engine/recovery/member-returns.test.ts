@@ -248,8 +248,9 @@ describe('a member that does not stay (scenarios 8, 27)', () => {
 describe('members come and go for good', () => {
   it('a new one is made where it was wanted, filled, and in-sync', async () => {
     const { world, engine } = await running();
-    world.addDaemon('n4');
-    await world.during(engine.members.join('n4'));
+    // An address that a person gives is checked.
+    world.addDaemon('localhost:4');
+    await world.during(engine.members.join('localhost:4'));
     await backIn(world, engine, 4);
     await expectWhole(world, engine, { 0: 1, 3: 4 });
     await end(world, engine);
