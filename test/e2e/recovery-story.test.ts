@@ -98,6 +98,8 @@ describe.skipIf(lacks !== undefined)(`recovery, as a person sees it ${lacks ?? '
     const flags = ['--metrics', `127.0.0.1:${port}`, '--io-timeout', '120'];
     cluster = await Cluster.start({ size: '64MiB', engineFlags: flags });
     await write(cluster, 1, 300);
+    const status = JSON.parse(await cluster.ask('volume', 'show', 'vol', '-o', 'json'));
+    expect(status).toMatchObject({ state: 'healthy', ioTimeoutMs: 120_000 });
     const { replica: whole } = await explain(cluster, 1);
     expect([whole.situation, whole.chain]).toEqual(['in-sync', []]);
     await cluster.stopDaemon(1, 'SIGKILL');

@@ -51,7 +51,7 @@ async function end(world: EngineWorld, engine: Engine): Promise<void> {
 }
 
 describe('members on request', () => {
-  it('P3: one in use is taken off under writes; it gets nothing more, and never comes back', async () => {
+  it('P3: one in use is taken off under writes and gets nothing more', async () => {
     const { world, engine } = await running();
     const writing = write(engine, 0, 7);
     await leave(world, engine, OLD[2]);
@@ -108,7 +108,7 @@ describe('members on request', () => {
     await end(world, engine);
   });
 
-  it('all replaced: a start that names only the old daemons is led to the new ones (R8)', async () => {
+  it('all replaced: a start that names the old daemons is led to the new ones', async () => {
     const { world, engine } = await running();
     for (const [n, from] of OLD.entries()) await replace(world, engine, from, NEW[n] ?? '');
     await world.during(write(engine, 2, 12));
