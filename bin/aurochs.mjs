@@ -31,6 +31,9 @@ try {
   const { main } = await import(new URL(program, dist));
   const status = await main(argv);
   if (typeof status === 'number') process.exitCode = status;
+  // A daemon has closed everything by now. A connection attempt to a host that does not answer
+  // would keep the process for as long as TCP tries, two minutes, and whoever starts it anew waits.
+  if (program !== 'cli/main.js') process.exit();
 } catch (error) {
   const { reportError } = await import(new URL('cli/report.js', dist));
   process.exitCode = reportError(error, { json: argv.includes('json') });

@@ -5,8 +5,9 @@ import path from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { Cluster, ROOT } from '../support/cluster.js';
 import { missing } from '../support/host.js';
+import { NbdLoadClient } from '../support/load-client.js';
 import { NBD, SimpleNbd } from '../support/simple-nbd.js';
-import { StampedWriter } from '../support/stamped-writer.js';
+import { StampedLoad } from '../support/stamped-load.js';
 
 const lacks = missing('nbdinfo');
 const MIB = 1024 ** 2;
@@ -34,11 +35,13 @@ async function explain(cluster: Cluster, index: number) {
   return { story, replica, kinds: replica.chain.map(({ kind }) => kind) };
 }
 
-async function write(cluster: Cluster, seed: number, count: number): Promise<StampedWriter> {
-  const writer = await StampedWriter.connect(cluster.socket, 'vol', { seed, depth: 16 });
-  await writer.writeUntil(count);
-  await writer.close();
-  return writer;
+async function write(cluster: Cluster, seed: number, count: number): Promise<StampedLoad> {
+  const connect = () => NbdLoadClient.connect(cluster.socket);
+  const load = new StampedLoad({ seed, bytes: 64 * MIB, connect });
+  await load.start();
+  await load.more(count);
+  await load.stop();
+  return load;
 }
 
 async function freePort(): Promise<number> {
@@ -143,7 +146,7 @@ describe.skipIf(lacks !== undefined)(`recovery, as a person sees it ${lacks ?? '
 
   it('replica replace onto a fourth daemon: equal, and found by the record (R4, R8)', async () => {
     cluster = await Cluster.start({ size: '64MiB' });
-    const writer = await write(cluster, 3, 500);
+    const load = await write(cluster, 3, 500);
     await cluster.stopDaemon(1, 'SIGKILL');
     await cluster.startDaemon(3);
     const { replica } = await explain(cluster, 1);
@@ -170,9 +173,8 @@ describe.skipIf(lacks !== undefined)(`recovery, as a person sees it ${lacks ?? '
     await cluster.stopEngine();
     // Its options name three daemons: the fourth is known to the record alone.
     await cluster.startEngine();
-    const checker = await StampedWriter.connect(cluster.socket, 'vol', { seed: 0, depth: 16 });
-    expect(await checker.check(writer)).toEqual([]);
-    await checker.close();
+    await load.sweep();
+    expect(load.problems()).toEqual([]);
     expect(await cluster.status()).toMatchObject({ state: 'healthy' });
     await cluster.stop();
     await cluster.expectEqual([0, 3]);

@@ -205,7 +205,7 @@ describe('power is lost on every member (P10, F3)', () => {
     await expectNothingLeft(next);
   });
 
-  it('an engine that has acknowledged the lost writes ends: its next flush would be a lie', async () => {
+  it('an engine that has acknowledged the lost writes ends: a flush would be a lie', async () => {
     const world = await existing();
     const engine = await world.startEngine();
     await world.during(write(engine, 1, 9));

@@ -22,7 +22,7 @@ const steps = (calls: readonly string[]): string[] => [
 ];
 
 describe('the start of an engine', () => {
-  it('a new volume: created, fenced, connected, recorded, in this order; then it serves', async () => {
+  it('a new volume: created, fenced, connected, recorded, in this order; then serves', async () => {
     const world = new EngineWorld();
     const engine = await world.startEngine();
     expect(world.network.calls).toHaveLength(15);
@@ -53,7 +53,7 @@ describe('the start of an engine', () => {
     await expectNothingLeft(next);
   });
 
-  it('P5: after a crash what was in flight is equal on all before the record is stored', async () => {
+  it('P5: after a crash what was in flight is equal before the record is stored', async () => {
     const world = new EngineWorld();
     const first = await world.startEngine();
     await world.during(write(first, 1, 7));
@@ -122,7 +122,7 @@ describe('R5, P13: an engine that held the volume before', () => {
     expect((await takeOver(processes, 0)).waitedMs).toBeGreaterThanOrEqual(LEASE_WAIT_MS);
   });
 
-  it('scenario 17: goes on and is fenced: its writes fail, its reads are not answered', async () => {
+  it('scenario 17: goes on and is fenced: writes fail, reads are not answered', async () => {
     const world = new EngineWorld();
     const first = await world.startEngine();
     await world.during(write(first, 0, 1));

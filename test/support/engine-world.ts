@@ -88,6 +88,7 @@ export class EngineWorld {
     return {
       ...{ volume: 'v', sizeBytes: this.sizeBytes, replicas: this.addresses, salvage: false },
       tls: undefined,
+      insecure: true,
       tuning: { ...DEFAULT_TUNING, ...tuning },
       ...other,
     };

@@ -88,7 +88,8 @@ export class FakeDaemon {
     this.#held?.replica.cut();
   }
 
-  /** The host loses power. @param keeps  which blocks that were not flushed are there all the same */
+  /** The host loses power. @param keeps  which blocks that were not flushed are there all the
+   *  same */
   losePower(keeps: (offsetBytes: number) => boolean = () => false): void {
     this.kill();
     this.#boots += 1;

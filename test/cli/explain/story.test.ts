@@ -96,7 +96,10 @@ describe('explain: how it is, in one sentence', () => {
           ...{ state: 'rebuilding', recordedState: 'failed', progress: PROGRESS },
         }),
       },
-      /last one I\/O would wait; r-2 is out, r-3 is catching up \(copying 64MiB of .*, 12 s left/,
+      new RegExp(
+        '1 of 3 copies in sync; without the last one I/O would wait; r-2 is out, ' +
+          'r-3 is catching up \\(copying 64MiB of 256MiB, 16MiB/s, 12 s left\\)\\.$',
+      ),
     ],
     [
       'an exclusion is not recorded yet (P3)',
@@ -109,7 +112,10 @@ describe('explain: how it is, in one sentence', () => {
         ...{ state: 'faulted', stateMs: 12_000, parkedOperations: 14, reason: 'nobody answers' },
         replicas: threeCopies({ state: 'failed' }, { state: 'failed' }, { state: 'failed' }),
       },
-      /^demo does not serve, for 12 s; I\/O waits \(14 operations\), and fails in 48 s: nobody an/,
+      new RegExp(
+        '^demo does not serve, for 12 s; I/O waits \\(14 operations\\), ' +
+          'and fails in 48 s: nobody answers\\.$',
+      ),
     ],
     [
       'all lost, I/O fails',
@@ -172,7 +178,10 @@ describe('explain: the text', () => {
     expect(text).toContain('What to do:\n  1. r-2: look at the disk of the daemon at 10.0.0.2:96');
     expect(text).toContain('What happened, newest last (UTC+01:00):\n  2026-11-24 04:10:00');
     expect(text.trimEnd().split('\n').at(-1)).toMatch(
-      / 2026-11-24 04:17:00 +20 s ago +r-2 +absent +not back \(14 times\), until .* 04:19:40$/,
+      new RegExp(
+        ' 2026-11-24 04:17:00 +20 s ago +r-2 +absent +not back ' +
+          '\\(14 times\\), until 2026-11-24 04:19:40$',
+      ),
     );
   });
 

@@ -7,7 +7,8 @@ import { outcome } from '../../support/engine-bed.js';
 
 type Holds = string | undefined | StorageError;
 
-/** Daemons by address: the replica that each holds (`volume/replica`), none, or why it is silent. */
+/** Daemons by address: the replica that each holds (`volume/replica`), none, or why it is
+ *  silent. */
 class Network {
   readonly open = new Set<string>();
   readonly made: string[] = [];

@@ -48,7 +48,7 @@ const replacedBlocks = (world: EngineWorld, address: string): number[] =>
     );
 
 describe('a member comes back by itself (R6, P6)', () => {
-  it('scenario 6: killed under writes: no error, excluded, and in-sync again with a delta', async () => {
+  it('scenario 6: killed under writes: no error, excluded, in-sync with a delta', async () => {
     const { world, engine } = await running();
     world.daemon('n3').replica.seen.length = 0;
     world.daemon('n3').kill();
@@ -115,7 +115,7 @@ describe('a member comes back by itself (R6, P6)', () => {
 });
 
 describe('what a returned member may lack besides what it missed', () => {
-  it('F2: scenario 57: it lost power at once: acknowledged, not flushed writes come back', async () => {
+  it('F2, scenario 57: it lost power: acknowledged, not flushed writes come back', async () => {
     const { world, engine } = await running();
     await world.during(write(engine, 2, 30));
     world.daemon('n3').losePower();
@@ -130,7 +130,7 @@ describe('what a returned member may lack besides what it missed', () => {
     await end(world, engine);
   });
 
-  it('D3: its flush failed while it could not be reached: its dirty regions are compared', async () => {
+  it('D3: its flush failed while it was out of reach: dirty regions are compared', async () => {
     const { world, engine } = await running();
     await world.during(write(engine, 2, 30));
     world.network.cut('n3');
@@ -146,7 +146,7 @@ describe('what a returned member may lack besides what it missed', () => {
     await end(world, engine);
   });
 
-  it('scenario 55: its disk was restored from an older image: nothing it misses is believed', async () => {
+  it('scenario 55: its disk was restored from an older image: nothing is believed', async () => {
     const world = new EngineWorld();
     const first = await world.startEngine();
     await world.during(write(first, 1, 2));
@@ -169,7 +169,8 @@ describe('what a returned member may lack besides what it missed', () => {
     const world = new EngineWorld();
     const first = await world.startEngine();
     await world.during(write(first, 1, 7));
-    // A write that is in flight has arrived at one member only, and its daemon dies with the engine.
+    // A write that is in flight has arrived at one member only, and its daemon dies with the
+    // engine.
     for (const address of ['n1', 'n2']) world.daemon(address).replica.stall(true);
     void outcome(write(first, 9, 8));
     await turns(5);
@@ -248,9 +249,8 @@ describe('a member that does not stay (scenarios 8, 27)', () => {
 describe('members come and go for good', () => {
   it('a new one is made where it was wanted, filled, and in-sync', async () => {
     const { world, engine } = await running();
-    // An address that a person gives is checked.
-    world.addDaemon('localhost:4');
-    await world.during(engine.members.join('localhost:4'));
+    world.addDaemon('n4:1');
+    await world.during(engine.members.join('n4:1'));
     await backIn(world, engine, 4);
     await expectWhole(world, engine, { 0: 1, 3: 4 });
     await end(world, engine);

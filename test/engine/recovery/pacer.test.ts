@@ -119,7 +119,7 @@ describe('pacer', () => {
     expect(begun).toEqual([0, 1, 2]);
   });
 
-  it('aborted: who waits and who pauses ends with the reason, places and timers are given back', async () => {
+  it('aborted: who waits or pauses ends with the reason; places and timers come back', async () => {
     const { piece, begun, ends, clock, state, abort, pacer } = makePacer({
       ...{ idle: { pieces: 1, bytes: MIB }, busy: { pieces: 1, bytes: MIB } },
     });

@@ -86,7 +86,7 @@ export const MIXES: readonly Mix[] = [
   },
   {
     name: 'rebuild',
-    says: 'copies come back, or new ones are made, while everything else goes wrong and writes go on',
+    says: 'copies come back, or new ones are made, while all else goes wrong and writes go on',
     scenarios: [43, 64, 65],
     kinds: [
       ...(['replace', 'replica-kill', 'power', 'cut', 'replica-crash-loop'] as const),
