@@ -28,7 +28,7 @@ export interface EngineSituation {
   readonly ended: StorageError | undefined;
   readonly refusing: boolean;
   /** of the newest tenure that served */
-  readonly served: RecordVersion;
+  readonly served: RecordVersion | undefined;
 }
 
 export interface EngineViewOptions {
@@ -41,6 +41,8 @@ export interface EngineViewOptions {
 
 /** Subject of StateTimes that is the volume itself; no replica has this name. */
 export const VOLUME_SUBJECT = '';
+
+const NO_RECORD: RecordVersion = { epoch: 0, generation: 0 };
 
 export class EngineView {
   readonly #options: EngineViewOptions;
@@ -81,7 +83,7 @@ export class EngineView {
 
   get record(): RecordVersion {
     const { tenure, served } = this.#options.situation();
-    return this.#serving ? (tenure?.record ?? served) : served;
+    return (this.#serving ? tenure?.record : undefined) ?? served ?? NO_RECORD;
   }
 
   /** Operations that wait for an in-sync replica or the read lease. */

@@ -9,8 +9,9 @@
 import { sleep } from '../common/clock.js';
 import { StorageError, toStorageError } from '../common/errors.js';
 import type { EngineStatus } from '../proto/control.js';
+import { isFencing } from './core/fencing.js';
 import type { ReplicaLink } from './core/replica-link.js';
-import type { RecordVersion } from './core/replica-set.js';
+import type { MembershipRecord } from './core/replica-set.js';
 import { SlowWatch } from './core/slow-watch.js';
 import type { EngineVolume } from './core/volume.js';
 import { DataPath } from './data-path.js';
@@ -42,6 +43,7 @@ export interface EngineHooks {
   readonly scrubStore?: ScrubStore;
 }
 
+const STOPPING = new StorageError('CLOSED', 'the engine stops');
 /** A scrub that begins anew with each engine. */
 const FORGETFUL: ScrubStore = { load: async () => undefined, save: async () => undefined };
 const REOPEN_PAUSE_MS = 250;
@@ -63,11 +65,12 @@ export class Engine {
   readonly #abort = new AbortController();
   #tenure: Tenure | undefined;
   /** record of the newest tenure that served */
-  #served: RecordVersion = { epoch: 0, generation: 0 };
+  #served: MembershipRecord | undefined;
   #era = 0;
   /** no tenure serves, since when and why */
   #lost: LostState | undefined;
   #refusing = false;
+  #stopping = false;
   #ended: StorageError | undefined;
 
   /** Opens (or creates) the volume; resolves when it serves: fenced, recovered, recorded.
@@ -87,6 +90,7 @@ export class Engine {
       await engine.scrub.load();
       await engine.#begin(opened, false);
     } catch (error) {
+      engine.#schedule.stop();
       engine.#dropTenure(toStorageError(error, 'open the volume'));
       throw error;
     }
@@ -167,6 +171,10 @@ export class Engine {
 
   async #begin(opened: OpenedVolume, again: boolean): Promise<void> {
     const { plan } = opened;
+    if (this.#ended !== undefined) {
+      for (const { control } of opened.members) control.close();
+      throw this.#ended;
+    }
     const tenure = new Tenure({
       ...{ config: this.#config, environment: this.#environment, data: this.#data },
       ...{ events: this.events, slow: this.#slow, engineId: this.engineId, opened, again },
@@ -183,6 +191,7 @@ export class Engine {
     this.#tenure = tenure;
     for (const warning of plan.warnings) this.events.add('opened', warning);
     await tenure.start();
+    this.#served = tenure.record;
     const { epoch, generation, members, era } = tenure.record;
     this.#era = era;
     const inSync = members.filter((m) => m.state === 'in-sync').length;
@@ -224,7 +233,8 @@ export class Engine {
     this.#served = this.#tenure?.record ?? this.#served;
     this.#data.suspend();
     this.#dropTenure(error);
-    void this.#reopen(this.#lost.sinceMs);
+    if (this.#stopping) this.#data.refuse(STOPPING);
+    else void this.#reopen(this.#lost.sinceMs);
   }
 
   async #reopen(sinceMs: number): Promise<void> {
@@ -242,14 +252,17 @@ export class Engine {
   /** True: it serves again, or never will. */
   async #tryReopen(sinceMs: number): Promise<boolean> {
     const { clock } = this.#environment;
+    // A member that is to be opened says STALE_EPOCH only for another engine.
+    let epoch = Number.NEGATIVE_INFINITY;
     try {
       const opened = await this.#opener.open(this.engineId, this.#served);
+      epoch = opened.plan.epoch;
       await this.#begin(opened, true);
     } catch (cause) {
       const error = toStorageError(cause, 'open the volume again');
       this.#data.suspend();
       this.#dropTenure(error);
-      if (error.code === 'STALE_EPOCH') this.#end('fenced', error);
+      if (isFencing(error, epoch)) this.#end('fenced', error);
       else if (error.code === 'IO_INDETERMINATE') this.#end('lost', error);
       else this.#notYet(error);
       return this.#ended !== undefined;
@@ -331,9 +344,9 @@ export class Engine {
    *  nothing, closes. Frontends must be closed first. Never throws: a stop that cannot clean is as
    *  safe as a crash. */
   async stop(): Promise<void> {
-    const stopping = new StorageError('CLOSED', 'the engine stops');
+    this.#stopping = true;
     // What waits for lost members will not be served by this engine.
-    if (this.#lost !== undefined) this.#data.refuse(stopping);
+    if (this.#lost !== undefined) this.#data.refuse(STOPPING);
     this.#schedule.stop();
     await this.scrub.interrupt();
     await this.volume.close();
@@ -347,11 +360,11 @@ export class Engine {
     } catch (error) {
       this.#environment.log.warn({ err: error }, 'stop: regions stay dirty');
     }
-    this.#ended ??= stopping;
-    this.#abort.abort(stopping);
+    this.#ended ??= STOPPING;
+    this.#abort.abort(STOPPING);
     this.#data.suspend();
     this.#tenure?.close();
     this.#tenure = undefined;
-    this.#data.refuse(stopping);
+    this.#data.refuse(STOPPING);
   }
 }

@@ -12,7 +12,7 @@
  * excluded, and comes back by itself (member-returns.ts).
  */
 import { sleep, type Timer } from '../common/clock.js';
-import { StorageError } from '../common/errors.js';
+import { StorageError, toStorageError } from '../common/errors.js';
 import { crc32cVerify } from '../native/index.js';
 import type { ReplicaControl } from '../proto/control.js';
 import { MembershipKeeper } from './core/membership-keeper.js';
@@ -180,11 +180,8 @@ export class Tenure {
     const { data, opened, config } = this.#options;
     const members = opened.members.map((m) => m.opened);
     data.leaseMembers = () => undefined;
-    const links = await Promise.all(opened.members.map((m) => this.#connect(m)));
-    for (const link of links) {
-      if (link.broken !== undefined) throw link.broken;
-      data.table.add(link, true);
-    }
+    const links = await this.#connectAll();
+    for (const link of links) data.table.add(link, true);
     this.#refuseLoss();
     await this.#equalizeWindows(planPieces(windowRanges(members), data.volume.sizeBytes));
     await this.#awaitPrevious();
@@ -271,6 +268,23 @@ export class Tenure {
     });
   }
 
+  /** All members or none: what nobody keeps is given up. */
+  async #connectAll(): Promise<readonly ReplicaLink[]> {
+    const { opened } = this.#options;
+    const outcomes = await Promise.allSettled(opened.members.map((m) => this.#connect(m)));
+    const links = outcomes.flatMap((o) => (o.status === 'fulfilled' ? [o.value] : []));
+    try {
+      for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
+      for (const link of links) if (link.broken !== undefined) throw link.broken;
+      this.#abort.signal.throwIfAborted();
+    } catch (cause) {
+      const error = toStorageError(cause, 'connect all members');
+      for (const link of links) link.break(error);
+      throw error;
+    }
+    return links;
+  }
+
   async #connect(member: OpenedMember): Promise<ReplicaLink> {
     const { config, environment, data, engineId } = this.#options;
     const { replicaId, address, opened } = member;
@@ -347,6 +361,8 @@ export class Tenure {
   #onBroken(link: ReplicaLink, error: StorageError): void {
     const { data, told } = this.#options;
     if (!data.table.remove(link) || this.#abort.signal.aborted) return;
+    // What is made equal without it is no write, and not noted: it is compared when it is back.
+    if (data.unequal.active) data.table.away.get(link.replicaId)?.forget();
     const keeper = this.#keeper;
     if (keeper === undefined) return;
     if (data.unequal.active && this.#equalizer.needs(link.replicaId)) {
@@ -403,6 +419,8 @@ export class Tenure {
       const verdict = slow.look(data.table.inSync, now);
       if (verdict !== undefined) this.#setAside(verdict.replicaId, verdict.text);
     }
+    // The look may have found that the last member is lost.
+    if (this.#abort.signal.aborted) return;
     this.#ticker = clock.after(TICK_MS, () => this.#tick(), { background: true });
   }
 

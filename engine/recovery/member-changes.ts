@@ -16,8 +16,8 @@ import type {
   RemoveReplicaRequest,
   ReplicaControl,
 } from '../../proto/control.js';
+import type { LinkTable } from '../core/link-table.js';
 import type { MembershipKeeper } from '../core/membership-keeper.js';
-import type { DataPath } from '../data-path.js';
 import { type EngineConfig, REPLICAS_MAX } from '../engine-config.js';
 import type { EngineEnvironment } from '../engine-environment.js';
 import type { EventLog } from '../events/event-log.js';
@@ -27,10 +27,15 @@ import type { MemberReturns } from './member-returns.js';
 export interface MemberChangesOptions {
   readonly config: EngineConfig;
   readonly environment: EngineEnvironment;
-  readonly data: DataPath;
+  readonly data: {
+    readonly table: Pick<LinkTable, 'away'>;
+    /** while it is active, copies are being made equal */
+    readonly unequal: { readonly active: boolean };
+    forgetIndex(replicaId: string): void;
+  };
   readonly events: EventLog;
   readonly keeper: MembershipKeeper;
-  readonly returns: MemberReturns;
+  readonly returns: Pick<MemberReturns, 'join' | 'release' | 'want' | 'forget'>;
   readonly epoch: number;
   readonly known: Map<string, { readonly address: string; readonly control: ReplicaControl }>;
 }

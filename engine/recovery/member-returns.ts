@@ -19,9 +19,10 @@ import type { DataPath } from '../data-path.js';
 import type { EngineConfig } from '../engine-config.js';
 import type { EngineEnvironment } from '../engine-environment.js';
 import type { EventLog } from '../events/event-log.js';
+import { mayDial } from '../exposure.js';
 import { connectMember } from '../standalone/connect-member.js';
 import { CatchUp } from './catch-up.js';
-import { findReplica } from './find-replica.js';
+import { findReplica, type Place } from './find-replica.js';
 import { Progress, type ProgressView } from './progress.js';
 import { RangeCopier } from './range-copier.js';
 
@@ -66,10 +67,8 @@ export interface Trial {
   readonly progress: ProgressView | undefined;
 }
 
-interface Found {
+interface Found extends Place {
   readonly replicaId: string;
-  readonly address: string;
-  readonly control: ReplicaControl;
 }
 
 const FIRST_PAUSE_MS = 500;
@@ -102,12 +101,8 @@ export class MemberReturns {
   /** The member is out: tries to bring it back until it is in-sync or the tenure ends. */
   start(replicaId: string, firstPauseMs = FIRST_PAUSE_MS): void {
     const candidate = this.#candidateOf(replicaId);
-    const unwanted = candidate.abort.signal.aborted;
-    if (candidate.running || unwanted || this.#options.signal.aborted) return;
-    candidate.running = true;
-    candidate.ended = this.#run(replicaId, candidate, firstPauseMs).finally(() => {
-      candidate.running = false;
-    });
+    if (candidate.running || !this.#isWanted(candidate)) return;
+    candidate.ended = this.#run(replicaId, candidate, firstPauseMs);
   }
 
   /** The member is about to be taken off: no attempt begins any more. Resolves when none is under
@@ -143,28 +138,47 @@ export class MemberReturns {
   }
 
   async #run(replicaId: string, candidate: Candidate, firstPauseMs: number): Promise<void> {
-    const { keeper, environment } = this.#options;
-    const { clock } = environment;
+    const { clock } = this.#options.environment;
     const signal = AbortSignal.any([this.#options.signal, candidate.abort.signal]);
-    if (clock.nowMs() - candidate.lastInSyncMs > WELL_MS) candidate.attempts = 0;
-    let pauseMs = candidate.attempts === 0 ? firstPauseMs : this.#pauseMs(candidate);
-    for (;;) {
-      const backOffMs = this.#options.slow.backOffMs(replicaId, clock.nowMs());
-      const waitMs = Math.max(pauseMs, backOffMs);
-      candidate.nextTryMs = clock.nowMs() + waitMs;
-      await sleep(clock, waitMs, signal).catch(() => undefined);
-      candidate.nextTryMs = undefined;
-      if (signal.aborted || keeper.set.roleOf(replicaId) !== 'out') return;
-      candidate.attempts += 1;
-      const done = await this.#attempt(replicaId, candidate, signal);
-      candidate.progress = undefined;
-      if (done) candidate.lastInSyncMs = clock.nowMs();
-      if (done || signal.aborted) return;
-      // While it was attached it may have been named in-sync by a record: its exclusion comes
-      // first.
-      if (keeper.set.roleOf(replicaId) !== 'out') return;
-      pauseMs = this.#pauseMs(candidate);
+    candidate.running = true;
+    try {
+      if (clock.nowMs() - candidate.lastInSyncMs > WELL_MS) candidate.attempts = 0;
+      let pauseMs = candidate.attempts === 0 ? firstPauseMs : this.#pauseMs(candidate);
+      while (this.#isOut(replicaId, candidate)) {
+        await this.#pause(replicaId, candidate, { pauseMs, signal });
+        if (!this.#isOut(replicaId, candidate)) break;
+        candidate.attempts += 1;
+        const done = await this.#attempt(replicaId, candidate, signal);
+        candidate.progress = undefined;
+        if (done) candidate.lastInSyncMs = clock.nowMs();
+        pauseMs = this.#pauseMs(candidate);
+      }
+    } finally {
+      // In the very step that found it not to be out: whoever finds it out later starts this anew.
+      candidate.running = false;
     }
+  }
+
+  #isWanted(candidate: Candidate): boolean {
+    return !candidate.abort.signal.aborted && !this.#options.signal.aborted;
+  }
+
+  /** False also while its exclusion is not stored: it may have been named in-sync by a record. */
+  #isOut(replicaId: string, candidate: Candidate): boolean {
+    return this.#isWanted(candidate) && this.#options.keeper.set.roleOf(replicaId) === 'out';
+  }
+
+  async #pause(
+    replicaId: string,
+    candidate: Candidate,
+    { pauseMs, signal }: { readonly pauseMs: number; readonly signal: AbortSignal },
+  ): Promise<void> {
+    const { slow, environment } = this.#options;
+    const { clock } = environment;
+    const waitMs = Math.max(pauseMs, slow.backOffMs(replicaId, clock.nowMs()));
+    candidate.nextTryMs = clock.nowMs() + waitMs;
+    await sleep(clock, waitMs, signal).catch(() => undefined);
+    candidate.nextTryMs = undefined;
   }
 
   #pauseMs(candidate: Candidate): number {
@@ -177,7 +191,9 @@ export class MemberReturns {
     candidate.progress = new Progress(this.#options.environment.clock);
     try {
       const found = await this.#find(replicaId);
+      signal.throwIfAborted();
       const opened = await this.#open(found);
+      signal.throwIfAborted();
       const link = await this.#connect(found, opened);
       await this.#catchUp(link, opened, { progress: candidate.progress, signal });
       return true;
@@ -192,9 +208,13 @@ export class MemberReturns {
 
   async #find(replicaId: string): Promise<Found> {
     const { config, environment, keeper, known } = this.#options;
-    const member = keeper.set.record.members.find((m) => m.replicaId === replicaId);
+    const recorded = keeper.set.record.members.find((m) => m.replicaId === replicaId);
     const { network } = environment;
     const { volume, tuning, replicas } = config;
+    // The record may come from an engine that was allowed more than this one.
+    const where = recorded?.address ?? '';
+    const may = replicas.includes(where) || mayDial(where, config);
+    const member = recorded === undefined || may ? recorded : { ...recorded, address: '' };
     const place = await findReplica({
       ...{ volume, replicaId, member, addresses: replicas },
       dial: (address) => network.control(address, tuning.controlDeadlineMs),
@@ -203,7 +223,14 @@ export class MemberReturns {
     });
     known.get(replicaId)?.control.close();
     known.set(replicaId, place);
+    if (!this.#isAsItLeft(place)) this.#options.data.table.away.get(replicaId)?.forget();
     return { replicaId, ...place };
+  }
+
+  /** False: a list of what it missed since it left says too little. It has failed, with nobody to
+   *  tell, and lost what was not flushed (D3), or its disk is an older one (scenario 55). */
+  #isAsItLeft({ info }: Place): boolean {
+    return info !== undefined && !info.failed && info.epoch === this.#options.epoch;
   }
 
   async #open(found: Found): Promise<OpenReplicaReply> {

@@ -7,7 +7,8 @@
  */
 import { bitIsSet } from '../../common/bitmap.js';
 import { StorageError, toStorageError } from '../../common/errors.js';
-import { BLOCK_SIZE } from '../../common/units.js';
+import { Semaphore } from '../../common/semaphore.js';
+import { BLOCK_SIZE, MIB } from '../../common/units.js';
 import type { EqualGate } from '../core/equal-gate.js';
 import type { LinkTable } from '../core/link-table.js';
 import type { BlockRun } from '../core/missed-writes.js';
@@ -34,8 +35,14 @@ export interface RangeCopierOptions {
   readonly onBadCopy: (link: ReplicaLink, error: StorageError, offsetBytes: number) => void;
 }
 
+/** A member ends the stream past the payload that it takes, 24 MiB; clients' changes may fill 16 of
+ *  them, and single blocks are mended. */
+const TARGET_BYTES = 6 * MIB;
+
 export class RangeCopier {
   readonly #options: RangeCopierOptions;
+  /** what may be on its way to the target */
+  readonly #window = new Semaphore('copies to a member', TARGET_BYTES, 1 << 16);
   #turn = 0;
   copiedBytes = 0;
 
@@ -77,7 +84,17 @@ export class RangeCopier {
   }
 
   async #copyLocked(range: ByteRange): Promise<void> {
+    await this.#window.acquire(range.lengthBytes);
+    try {
+      await this.#copyInWindow(range);
+    } finally {
+      this.#window.release(range.lengthBytes);
+    }
+  }
+
+  async #copyInWindow(range: ByteRange): Promise<void> {
     const { target, verifyBlocks } = this.#options;
+    if (target.broken !== undefined) throw target.broken;
     const image = await this.#fromSources<RangeImage>(range, (source) =>
       readImage(source, range, { raw: false, verifyBlocks }),
     );

@@ -7,7 +7,7 @@
  * hints, too.
  */
 
-import { compareRecords, type MembershipRecord } from '../core/replica-set.js';
+import { compareRecords, type MemberRecord, type MembershipRecord } from '../core/replica-set.js';
 import type { EngineConfig } from '../engine-config.js';
 import { mayDial } from '../exposure.js';
 import { type Dial, identify } from './open-member.js';
@@ -16,25 +16,36 @@ import type { Answer } from './open-plan.js';
 type AskConfig = Pick<EngineConfig, 'volume' | 'replicas' | 'tls' | 'insecure'>;
 
 /** One answer per daemon that was given, and one for each other daemon that answered. Never
- *  throws. Bounded: an address is asked once. */
-export async function askDaemons(config: AskConfig, dial: Dial): Promise<Answer[]> {
+ *  throws. Bounded: an address is asked once.
+ *  @param last  members when this engine had the volume last */
+export async function askDaemons(
+  config: AskConfig,
+  dial: Dial,
+  last: readonly MemberRecord[] = [],
+): Promise<Answer[]> {
   const ask = (addresses: readonly string[]): Promise<Answer[]> =>
     Promise.all(addresses.map((address) => identify(dial, config.volume, address)));
   const asked = new Set(config.replicas);
   const answers = await ask(config.replicas);
+  const before = last.map((m) => m.address).filter((a) => !asked.has(a) && mayDial(a, config));
+  // Silence counts here: a member is known to be there.
+  for (const answer of await ask(before)) {
+    asked.add(answer.address);
+    if (!isDouble(answer, answers)) answers.push(answer);
+  }
   for (;;) {
     const hints = hintsOf(config, answers).filter((address) => !asked.has(address));
     if (hints.length === 0) return answers;
     for (const hint of hints) asked.add(hint);
     for (const answer of await ask(hints)) {
-      if (!isKnown(answer, answers)) answers.push(answer);
+      if (answer.reply !== undefined && !isDouble(answer, answers)) answers.push(answer);
     }
   }
 }
 
-/** A silent address that nobody gave says nothing, nor does a daemon under a second name. */
-function isKnown({ reply }: Answer, answers: readonly Answer[]): boolean {
-  if (reply === undefined) return true;
+/** The same daemon under a second name. */
+function isDouble({ reply }: Answer, answers: readonly Answer[]): boolean {
+  if (reply === undefined) return false;
   return answers.some((other) => other.reply?.daemonId === reply.daemonId);
 }
 

@@ -41,7 +41,7 @@ export async function openMembers(
 ): Promise<OpenedVolume> {
   const { log, network } = environment;
   const dial: Dial = (address) => network.control(address, config.tuning.controlDeadlineMs);
-  const answers = await askDaemons(config, dial);
+  const answers = await askDaemons(config, dial, wish.own?.members);
   for (const { address, error } of answers) {
     if (error !== undefined) log.warn({ address, code: error.code }, error.message);
   }

@@ -25,6 +25,7 @@ import type { ScannedReplica } from './metadata-scan.js';
 import { fillDiskRecord, type Mount, renewNonce } from './mount.js';
 import { incarnationOf, OpenedReplica } from './opened-replica.js';
 import { removeReplica } from './replica-removal.js';
+import { rewriteUnflushed } from './rewrite-unflushed.js';
 import {
   howItWasLeft,
   isVolumeSize,
@@ -304,11 +305,14 @@ export class MountedDisk implements Disk {
 
   /** D3: what was in dirty regions when a flush failed may be gone. Regions without mark were
    *  flushed before, and so was all of a replica that was closed in order. Durable before it
-   *  resolves; then the note goes. */
+   *  resolves, and so is what the device shows in these regions; then the note goes. */
   async #markLossy(): Promise<void> {
     const concerned = [...this.#mount.scanned.replicas.values()].filter(
       ({ record, dirtyRegions }) => dirtyRegions.length > 0 && !record.closed,
     );
+    const { device } = this.#mount;
+    const { pool } = this.#options.disk;
+    await rewriteUnflushed({ device, pool, counters: this.counters }, concerned);
     await this.#writer.submit(
       (batch) => {
         for (const replica of concerned) {

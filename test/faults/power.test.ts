@@ -9,7 +9,7 @@ const lacks = powerHostLacks();
 describe.skipIf(lacks !== undefined)(`power cut ${lacks ?? ''}`, () => {
   const bed = FaultBed.use();
 
-  it('scenario 58: of all copies at once: durable is durable, copies are equal (F3, R1)', async () => {
+  it('scenario 58: of all copies at once: durable is durable, all equal (F3, R1)', async () => {
     const power = await PowerCluster.start(bed.lab, { seed: bed.seed });
     const load = bed.load(power.cluster);
     await load.start();

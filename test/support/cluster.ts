@@ -218,6 +218,11 @@ export class Cluster {
     return stdout;
   }
 
+  /** A command about the volume, asked of the engine. */
+  ask(...args: string[]): Promise<string> {
+    return this.aurochs(...args, '--engine', `unix:${path.join(this.dir, 'run/control.sock')}`);
+  }
+
   /** Asks the engine itself, without the command: tests ask often. */
   status(engine = 'engine'): Promise<EngineStatus> {
     return this.#ask(engine, (control) => control.status({}));
@@ -277,10 +282,15 @@ export class Cluster {
 
   /** Resolves when every copy is in sync. @throws with the state after `timeoutMs` */
   async whenHealthy(timeoutMs = 60_000): Promise<void> {
+    await this.when(({ state }) => state === 'healthy', timeoutMs);
+  }
+
+  /** Resolves when the engine says so. @throws with the state after `timeoutMs` */
+  async when(is: (status: EngineStatus) => boolean, timeoutMs = 60_000): Promise<void> {
     const deadlineMs = performance.now() + timeoutMs;
     for (;;) {
       const status = await this.status();
-      if (status.state === 'healthy') return;
+      if (is(status)) return;
       if (performance.now() > deadlineMs) throw new Error(JSON.stringify(status, undefined, 2));
       await delay(100);
     }

@@ -63,6 +63,25 @@ export class FakeCopy {
     }
   }
 
+  /** An image of all this. @returns puts it back */
+  save(): () => void {
+    const bytes = Buffer.from(this.bytes);
+    const sets = [this.#dirty, this.#allocated, this.#written].map((s) => [s, [...s]] as const);
+    const maps = [this.#regionTags, this.#extentTags].map((m) => [m, [...m]] as const);
+    return () => {
+      bytes.copy(this.bytes);
+      this.#unflushed.clear();
+      for (const [set, values] of sets) {
+        set.clear();
+        for (const value of values) set.add(value);
+      }
+      for (const [map, entries] of maps) {
+        map.clear();
+        for (const [key, value] of entries) map.set(key, value);
+      }
+    };
+  }
+
   flush(): void {
     this.#unflushed.clear();
   }

@@ -136,6 +136,12 @@ export class FakeReplica {
     handlers?.onClose(error ?? new StorageError('UNAVAILABLE', text));
   }
 
+  /** The engine is gone without a word. */
+  drop(): void {
+    this.#handlers = undefined;
+    this.#outbox = [];
+  }
+
   /** The newest stream is the only one: what comes on an older one is not taken any more. */
   connect(handlers: MessageStreamHandlers): MessageStream {
     this.#handlers = handlers;

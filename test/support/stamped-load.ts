@@ -3,9 +3,9 @@
  * block stamped by the write that made it, everything recorded in one history, which is checked by
  * the rules of a replicated block device.
  *
- * Three in ten operations go to a hot hundredth of the volume; sizes are 1 to 64 cells (blocks, or parts of them); a block is
- * often read again at once, so that copies that differ show. A load may be started again, on a new
- * engine: the history goes on.
+ * Three in ten operations go to a hot hundredth of the volume; sizes are 1 to 64 cells (blocks, or
+ * parts of them); a block is often read again at once, so that copies that differ show. A load may
+ * be started again, on a new engine: the history goes on.
  */
 
 import { BLOCK_SIZE } from '../../common/units.js';

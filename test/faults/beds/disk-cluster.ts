@@ -1,5 +1,6 @@
-/** A volume whose copies lie on disks that fail on request: loop devices that are the daemons' disks
- *  themselves, so that an error of the device is an error of the daemon's read, write or flush. */
+/** A volume whose copies lie on disks that fail on request: loop devices that are the daemons'
+ *  disks themselves, so that an error of the device is an error of the daemon's read, write or
+ *  flush. */
 import { MIB } from '../../../common/units.js';
 import type { Cluster, ClusterOptions } from '../../support/cluster.js';
 import type { FaultBed } from './fault-bed.js';

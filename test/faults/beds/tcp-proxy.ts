@@ -38,8 +38,8 @@ export class TcpProxy {
   /** bytes that were changed */
   flips = 0;
 
-  /** @param target where the server listens, `unix:PATH` or HOST:PORT; may change: a daemon that was
-   *  started again may have another port */
+  /** @param target where the server listens, `unix:PATH` or HOST:PORT; may change: a daemon that
+   *  was started again may have another port */
   private constructor(public target: string) {
     this.#server = createServer((client) => this.#onClient(client));
   }

@@ -1,5 +1,5 @@
-/** Metadata and disks that are damaged, cut, swapped, cloned or old: found, mended or refused with a
- *  clear reason; never served, never taken for an empty volume (R4, R7, R8). */
+/** Metadata and disks that are damaged, cut, swapped, cloned or old: found, mended or refused with
+ *  a clear reason; never served, never taken for an empty volume (R4, R7, R8). */
 import { truncate } from 'node:fs/promises';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';

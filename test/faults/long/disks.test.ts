@@ -153,7 +153,7 @@ describe.skipIf(lacks !== undefined)(`bad disks ${lacks ?? ''}`, () => {
     { scenario: 47, mishap: { kind: 'misplaced', byBytes: 3 * MIB } as const },
     { scenario: 48, mishap: { kind: 'lost' } as const },
   ])(
-    'scenario $scenario: a write is $mishap.kind by one disk: no wrong byte is read, and it is mended',
+    'scenario $scenario: a write is $mishap.kind by a disk: no wrong byte is read, it is mended',
     async ({ mishap }) => {
       const { cluster, disks } = await startDiskCluster(bed);
       const load = bed.load(cluster, { bytes: 32 * MIB });

@@ -197,7 +197,7 @@ describe('limits', () => {
 
   const noTime = missing('faketime');
   it.skipIf(noTime !== undefined)(
-    `scenario 75: clocks that differ by years and go backwards decide nothing (P12) ${noTime ?? ''}`,
+    `scenario 75: clocks that differ by years and go back decide nothing (P12) ${noTime ?? ''}`,
     async () => {
       const shown: Record<string | number, string> = {
         0: '@1970-01-02 00:00:00',

@@ -247,7 +247,8 @@ describe('a spoiled wire', () => {
   );
 });
 
-/** Sends the bytes to the daemon and resolves when it has ended the connection, or after a while. */
+/** Sends the bytes to the daemon and resolves when it has ended the connection, or after a
+ *  while. */
 function replay(target: string, bytes: Buffer): Promise<void> {
   return new Promise((resolve) => {
     const [host = '', port = ''] = target.split(':');

@@ -216,6 +216,32 @@ describe('failures', () => {
     expect(bed.handle.restartedDirty).toBe(true);
   });
 
+  it('D3, R2: what is shown after a failed flush stays, whatever happens then', async () => {
+    let kept = 0;
+    for (let seed = 1; seed <= 8; seed += 1) {
+      bed = new StoreBed({ seed });
+      await bed.open();
+      await bed.write(0, stamped(1, 4));
+      await bed.store.flush();
+      await bed.write(1, stamped(2, 2));
+      await bed.write(300, stamped(3, 1));
+      bed.medium.inject({ op: 'flush', errno: 'EIO' });
+      await expect(bed.store.flush()).rejects.toMatchObject({ code: 'IO_ERROR' });
+      await bed.close();
+      await bed.open();
+      const shown = [await bed.read(0, 4), await bed.read(300, 1)];
+      await bed.store.flush();
+      await bed.powerCut('dropped');
+      await bed.open();
+      for (const [n, before] of shown.entries()) {
+        const after = await bed.read(n === 0 ? 0 : 300, n === 0 ? 4 : 1);
+        expect([seed, n, after.equals(before)]).toEqual([seed, n, true]);
+      }
+      if (shown[0]?.equals(stamped(1, 4)) === false) kept += 1;
+    }
+    expect(kept).toBeGreaterThan(0);
+  });
+
   it('a failed metadata batch fails the disk (39)', async () => {
     bed = new StoreBed();
     await bed.open();

@@ -147,6 +147,8 @@ class CellCheck {
       const cluster = initialCluster(view.era, ZERO);
       view.clusters.set(ZERO, cluster);
       for (const read of reads) join(cluster, read);
+    } else if (!fromBefore && first.end < only.s) {
+      return this.#notDurable(first, beginning);
     } else if (others.length === 0 && !fromBefore) {
       view.clusters.set(ZERO, only);
       for (const read of reads) join(only, read);

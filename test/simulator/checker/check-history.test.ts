@@ -188,6 +188,7 @@ describe('F3: a power cut of every copy', () => {
     ['an unseen trim may be lost', 'W1( W1) t1( t1) HARD SERVE r1( r1=w1', 'legal'],
     ['an unknown trim is a candidate', 'W1( W1) t1( HARD SERVE r1( r1=0', 'legal'],
     ['zeroes that nobody could have left', 'W1( W1) HARD SERVE r1( r1=0', 'not-durable'],
+    ['nor somebody later', 'W1( W1) HARD SERVE r1( r1=0 t1( t1)', 'not-durable'],
   ])('%s', (_name, text, want) => {
     expect(verdict(text)).toBe(want);
   });

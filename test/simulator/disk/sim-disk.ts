@@ -127,6 +127,10 @@ export class SimDisk {
     return image;
   }
 
+  blank(): void {
+    this.restore(new PageStore());
+  }
+
   restore(image: PageStore): void {
     this.#durable.assign(image);
     this.#visible.assign(image);

@@ -87,6 +87,13 @@ export class SimKvHome {
     this.faults = new DiskFaults(this.#random);
   }
 
+  /** Everything is gone; nobody has it open. */
+  blank(): void {
+    this.databases.clear();
+    this.#notes.clear();
+    this.#locks.clear();
+  }
+
   powerCut(): void {
     for (const database of this.databases.values()) database.powerCut();
   }

@@ -3,12 +3,15 @@ import type { Fate } from '../disk/disk-faults.js';
 import type { Random } from '../kernel/random.js';
 import type { FaultAct, FaultKind } from './fault.js';
 
+/** Beyond every deadline, and still within what a run waits for at its end. */
+const SPAN_MAX_MS = 90_000;
+
 const FATES: readonly Fate[] = ['kept', 'dropped', 'subset', 'subset'];
 
 /** Short mostly, beyond every deadline sometimes. */
 function span(random: Random): number {
   const mean = random.pick([20, 300, 300, 3_000, 12_000]);
-  return 5 + random.exponential(mean);
+  return Math.min(SPAN_MAX_MS, 5 + random.exponential(mean));
 }
 
 /** How long something is away. */
@@ -32,6 +35,7 @@ export function drawFault(
       return { kind, forMs: 500 + span(random), startMs: random.exponential(400) };
     case 'engine-kill-again':
       return { kind, times: 2 + random.int(8), everyMs: 1 + random.exponential(20) };
+    case 'replace':
     case 'replica-kill':
     case 'replica-stop':
       return { kind, replica, downMs: away(random) };

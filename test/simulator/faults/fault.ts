@@ -31,6 +31,8 @@ export type FaultAct =
       readonly fate: Fate;
       readonly downMs: number;
     }
+  /** the disk is lost for good; a person puts in a blank one and replaces the replica */
+  | { readonly kind: 'replace'; readonly replica: number; readonly downMs: number }
   | { readonly kind: 'all-kill'; readonly downMs: number }
   | {
       readonly kind: 'all-power';

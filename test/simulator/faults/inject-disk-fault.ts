@@ -28,10 +28,17 @@ export function injectDiskFault(injector: Injector, act: FaultAct): void {
       return;
     case 'flush-stall':
       disk.faults.flushStallUntilMs = nowMs + act.forMs;
+      injector.lasting(act.forMs, () => {
+        disk.faults.flushStallUntilMs = 0;
+      });
       return;
     case 'disk-stall':
       disk.faults.stallUntilMs = nowMs + act.forMs;
       metadata.faults.stallUntilMs = nowMs + act.forMs;
+      injector.lasting(act.forMs, () => {
+        disk.faults.stallUntilMs = 0;
+        metadata.faults.stallUntilMs = 0;
+      });
       return;
     case 'disk-gone':
       disk.faults.gone = true;

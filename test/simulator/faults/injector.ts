@@ -5,6 +5,7 @@ import type { Cluster } from '../world/cluster.js';
 import type { ReplicaNode } from '../world/replica-node.js';
 import { type Fault, type FaultAct, faultText } from './fault.js';
 import { injectDiskFault } from './inject-disk-fault.js';
+import { Replacement } from './replacement.js';
 
 export class Injector {
   readonly #cluster: Cluster;
@@ -43,6 +44,10 @@ export class Injector {
     cluster.story.add('fault', faultText(fault));
     cluster.scheduler.note(this.injected);
     this.#act(fault.act);
+  }
+
+  get ended(): boolean {
+    return this.#ended;
   }
 
   get cluster(): Cluster {
@@ -164,6 +169,9 @@ export class Injector {
     switch (act.kind) {
       case 'replica-kill':
         this.#kill(this.replica(act.replica), act.downMs);
+        return;
+      case 'replace':
+        new Replacement(this, this.replica(act.replica), act.downMs).begin();
         return;
       case 'replica-stop': {
         const node = this.replica(act.replica);

@@ -85,6 +85,17 @@ export const MIXES: readonly Mix[] = [
     faults: [2, 6],
   },
   {
+    name: 'rebuild',
+    says: 'copies come back, or new ones are made, while all else goes wrong and writes go on',
+    scenarios: [43, 64, 65],
+    kinds: [
+      ...(['replace', 'replica-kill', 'power', 'cut', 'replica-crash-loop'] as const),
+      ...(['engine-kill', 'engine-kill-again', 'engine-stop', 'disk-error', 'reset'] as const),
+    ],
+    faults: [2, 9],
+    replicas: 3,
+  },
+  {
     name: 'all',
     says: 'some of everything that leaves one good copy, at once',
     scenarios: [82],

@@ -35,6 +35,8 @@ export interface Topology {
   readonly volumeBytes: number;
   /** by replica */
   readonly diskBytes: readonly number[];
+  /** one of them at least */
+  readonly tooSmall: boolean;
   readonly windows: readonly CellWindow[];
   readonly cuts: readonly number[];
   readonly clients: number;
@@ -78,17 +80,20 @@ function planTopology(random: Random, mix: Mix): Topology {
   const extents = new Set(
     windows.map(({ firstBlock }) => Math.floor((firstBlock * BLOCK_SIZE) / MIB)),
   );
+  let tooSmall = false;
   const diskBytes = Array.from({ length: replicas }, () => {
     // A margin for the windows that reach into the next extent; or not enough, where that is
     // wanted.
-    const spare = random.chance(mix.smallDisks ?? 0) ? -2 : 8;
+    const small = random.chance(mix.smallDisks ?? 0);
+    const spare = small ? -2 : 8;
+    tooSmall ||= small;
     return (Math.max(8, 2 * extents.size + spare) + 1) * MIB;
   });
   return {
     replicas,
     engineHosts: 2,
     shared: random.chance(0.4),
-    ...{ volumeBytes, diskBytes, windows },
+    ...{ volumeBytes, diskBytes, tooSmall, windows },
     cuts: random.pick(CUTS),
     clients: 2 + random.int(3),
     depth: random.pick([1, 4, 8, 16]),

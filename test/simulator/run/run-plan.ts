@@ -59,7 +59,9 @@ const SWEEP_DEPTH = 4;
 const HEAL_MS = 1_200_000;
 /** what is under way at the end has so long to end */
 const QUIET_MS = 1_000;
-const QUIET_LOOKS = 60;
+const QUIET_LOOKS = 120;
+/** every copy is in sync again within */
+const RESTORE_LOOKS = 1_800;
 /** a run that has not come so far is stuck */
 const RUN_MS = 7_200_000;
 
@@ -137,7 +139,7 @@ class Run {
 
   /** Everything is read back before the clients go on (unread loss is invisible). */
   #serving(node: EngineNode): void {
-    if (this.#phase === 'stopping' || this.#phase === 'done') return;
+    if (this.#phase === 'done' || (this.#phase === 'stopping' && !this.#cluster.supervised)) return;
     if (this.#phase === 'healing') this.#phase = 'last sweep';
     for (const client of this.#clients) {
       client.hold();
@@ -199,13 +201,28 @@ class Run {
     });
   }
 
-  /** Waits until nothing moves any more, then stops everything in order. */
+  /** Waits until every copy is in sync again and nothing moves any more, then stops everything in
+   *  order. */
   #stop(): void {
     this.#phase = 'stopping';
-    this.#cluster.supervised = false;
-    this.#whenQuiet(QUIET_LOOKS, () => {
-      this.#stopAll().catch((error: unknown) => this.#cluster.scheduler.fail(error));
+    this.#whenRestored(RESTORE_LOOKS, () => {
+      this.#cluster.supervised = false;
+      this.#whenQuiet(QUIET_LOOKS, () => {
+        this.#stopAll().catch((error: unknown) => this.#cluster.scheduler.fail(error));
+      });
     });
+  }
+
+  #whenRestored(looks: number, then: () => void): void {
+    const { replicas, plan } = this.#cluster;
+    const record = this.#cluster.newestRecord();
+    const inSync = record === undefined ? 0 : this.#cluster.membersOf(record).length;
+    // Damage and want of space may be for good.
+    const may = this.#mix.readsMayFail === true || plan.topology.tooSmall;
+    if (inSync === replicas.length || may) then();
+    else if (looks <= 0) {
+      this.#stuck(`${inSync} of ${replicas.length} copies are in sync, long after all was healed`);
+    } else this.#cluster.scheduler.after(QUIET_MS, () => this.#whenRestored(looks - 1, then));
   }
 
   #whenQuiet(looks: number, then: () => void): void {

@@ -71,6 +71,27 @@ export class EngineNode {
     return this.volume !== undefined && this.alive;
   }
 
+  /** A person's act on the engine. `done` is called once it has ended, either way, or the engine
+   *  is gone. */
+  operate(act: (engine: Engine) => Promise<unknown>, done: () => void): void {
+    const { process } = this;
+    let over = false;
+    const end = (): void => {
+      if (!over) process.scheduler.after(0, done);
+      over = true;
+    };
+    process.onDeath(end);
+    process.post(process.scheduler.nowMs, () => {
+      const engine = this.#engine;
+      if (engine === undefined) return end();
+      act(engine).then(end, (error: unknown) => {
+        const { code, message } = toStorageError(error, 'operate');
+        this.#options.story.add(this.name, `refuses: ${code} ${message}`);
+        end();
+      });
+    });
+  }
+
   kill(): void {
     this.#options.story.add(this.name, 'is killed');
     this.process.die('kill');

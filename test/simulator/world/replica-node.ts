@@ -144,6 +144,15 @@ export class ReplicaNode {
     this.metadata.powerCut();
   }
 
+  /** A blank disk, and nothing of the old one's metadata. The daemon must not run. */
+  replaceDisk(): void {
+    this.#options.story.add(this.name, 'gets a blank disk');
+    this.disk.blank();
+    this.metadata.blank();
+    this.#seen = undefined;
+    this.lossy = false;
+  }
+
   boot(): void {
     if (this.host.up) return;
     this.#options.story.add(this.name, 'has power again');
