@@ -6,9 +6,11 @@ import { fileURLToPath } from 'node:url';
 
 const dist = new URL('../dist/', import.meta.url);
 const [command, subcommand] = process.argv.slice(2);
+// The rest of `replica` is the daemon, and what looks at its disks.
+const ABOUT_COPIES = ['ls', 'add', 'remove', 'replace'];
 
 function programOf() {
-  if (command === 'replica' && subcommand !== 'ls') return 'replica/main.js';
+  if (command === 'replica' && !ABOUT_COPIES.includes(subcommand)) return 'replica/main.js';
   if (command === 'engine') return 'engine/main.js';
   return 'cli/main.js';
 }
@@ -29,6 +31,9 @@ try {
   const { main } = await import(new URL(program, dist));
   const status = await main(argv);
   if (typeof status === 'number') process.exitCode = status;
+  // A daemon has closed everything by now. A connection attempt to a host that does not answer
+  // would keep the process for as long as TCP tries, two minutes, and whoever starts it anew waits.
+  if (program !== 'cli/main.js') process.exit();
 } catch (error) {
   const { reportError } = await import(new URL('cli/report.js', dist));
   process.exitCode = reportError(error, { json: argv.includes('json') });

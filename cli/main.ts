@@ -6,9 +6,12 @@ import { Command, CommanderError } from 'commander';
 import { ERROR_CODES, StorageError } from '../common/errors.js';
 import { addBenchCommand } from './bench-command.js';
 import { addDoctorCommand } from './doctor-command.js';
+import { addEventsCommand } from './events-command.js';
+import { addExplainCommand } from './explain-command.js';
 import { findInstallation } from './installation.js';
 import { addReplicaCommand } from './replica-command.js';
 import { reportError } from './report.js';
+import { addScrubCommand } from './scrub-command.js';
 import { addUpCommand } from './up-command.js';
 import { addVolumeCommand } from './volume-command.js';
 
@@ -56,6 +59,9 @@ export function createProgram(setExitCode: (code: number) => void): Command {
     .helpOption(false);
   addReplicaCommand(program);
   addVolumeCommand(program);
+  addExplainCommand(program);
+  addEventsCommand(program);
+  addScrubCommand(program, setExitCode);
   addDoctorCommand(program, setExitCode);
   addBenchCommand(program);
   return program;

@@ -3,7 +3,9 @@ import { InvalidArgumentError, Option } from 'commander';
 import { StorageError } from '../common/errors.js';
 import { checkName } from '../common/names.js';
 import { parseSize } from '../common/units.js';
+import { parseAddress } from '../proto/transport.js';
 import type { OutputFormat } from './report.js';
+import { absoluteAddress } from './volume-client.js';
 
 /** `-o json`, the same on every command. */
 export function outputOption(): Option {
@@ -24,6 +26,11 @@ export function sizeArgument(text: string): number {
   return bytes;
 }
 
+/** For commander: bytes per second as a size; 0: no limit. */
+export function rateArgument(text: string): number {
+  return usage(() => parseSize(text));
+}
+
 /** For commander: a volume name. */
 export function nameArgument(text: string): string {
   return usage(() => checkName(text, 'volume'));
@@ -38,6 +45,38 @@ export function countArgument(min: number, max: number): (text: string) => numbe
     }
     return value;
   };
+}
+
+const DURATION_MS: Readonly<Record<string, number>> = {
+  s: 1_000,
+  m: 60_000,
+  min: 60_000,
+  h: 3_600_000,
+  d: 86_400_000,
+};
+
+/** For commander: a time such as 90s, 30min, 1h or 7d, in milliseconds. */
+export function durationArgument(text: string): number {
+  const match = /^([0-9]{1,6})(s|m|min|h|d)$/.exec(text);
+  const unitMs = DURATION_MS[match?.[2] ?? ''];
+  if (match === null || unitMs === undefined) {
+    throw new InvalidArgumentError('must be a whole number with s, min, h or d');
+  }
+  return Number(match[1]) * unitMs;
+}
+
+/** For commander: the id of a replica. */
+export function replicaArgument(text: string): string {
+  return usage(() => checkName(text, 'replica'));
+}
+
+/** For commander: a replica daemon, HOST:PORT or unix:PATH; a relative path is made absolute. */
+export function addressArgument(text: string): string {
+  return usage(() => {
+    const address = absoluteAddress(text);
+    parseAddress(address);
+    return address;
+  });
 }
 
 function usage<T>(parse: () => T): T {

@@ -1,6 +1,8 @@
 /** What the command line prints: results on stdout, errors on stderr, both as text or as JSON. */
 import Table from 'cli-table3';
+import type { Clock } from '../common/clock.js';
 import { ERROR_CODES, type StorageError, toStorageError } from '../common/errors.js';
+import { LiveLine } from './live-line.js';
 
 export type OutputFormat = 'text' | 'json';
 
@@ -11,12 +13,30 @@ export interface Output {
   print(text: string): void;
   /** a remark that is no result: stderr in JSON mode, so that stdout stays one JSON document */
   note(text: string): void;
+  /** rows of text that replace the ones before on a terminal; elsewhere as `print` */
+  redraw(text: string): void;
+  /** stdout is a terminal */
+  readonly terminal: boolean;
 }
+
+const HOME_AND_CLEAR = '\u001b[H\u001b[2J';
 
 export function createOutput(format: OutputFormat): Output {
   const print = (text: string): void => void process.stdout.write(`${text}\n`);
   const note = (text: string): void => void process.stderr.write(`${text}\n`);
-  return { format, print, note: format === 'json' ? note : print };
+  const terminal = process.stdout.isTTY === true;
+  const redraw = (text: string): void => {
+    if (terminal && format === 'text') process.stdout.write(HOME_AND_CLEAR);
+    print(text);
+  };
+  return { format, print, note: format === 'json' ? note : print, redraw, terminal };
+}
+
+/** The line that shows how far a waiting command is. */
+export function createLiveLine(clock: Clock): LiveLine {
+  const { stderr } = process;
+  const columns = stderr.isTTY === true ? stderr.columns : undefined;
+  return new LiveLine({ clock, columns, write: (text) => void stderr.write(text) });
 }
 
 /** Prints a result: `value` as one JSON document, or the text that `render` makes of it. */

@@ -9,7 +9,13 @@ import { StorageError } from '../common/errors.js';
 import { formatSize } from '../common/units.js';
 import { noDeviceReason } from './device-support.js';
 import { findInstallation } from './installation.js';
-import { countArgument, nameArgument, outputOption, sizeArgument } from './options.js';
+import {
+  countArgument,
+  nameArgument,
+  outputOption,
+  rateArgument,
+  sizeArgument,
+} from './options.js';
 import { createOutput, type Output, type OutputFormat } from './report.js';
 import { Up, type UpOptions, type UpState } from './up.js';
 import { mergeConfig, NODES_MAX, readConfig, type UpConfig, writeConfig } from './up-config.js';
@@ -22,6 +28,9 @@ interface UpFlags {
   readonly size?: number;
   readonly device?: true;
   readonly demo?: true;
+  readonly ioTimeout?: number;
+  readonly rebuildRate?: number;
+  readonly scrubInterval?: number;
   readonly output: OutputFormat;
 }
 
@@ -45,6 +54,13 @@ export function addUpCommand(program: Command): void {
     .option('--size <size>', 'size of the volume (1GiB)', sizeArgument)
     .option('--device', 'make a block device of the volume; needs root')
     .option('--demo', 'a device if this host can, and example commands')
+    .option(
+      '--io-timeout <seconds>',
+      'as of aurochs engine; for this run',
+      countArgument(0, 604_800),
+    )
+    .option('--rebuild-rate <size>', 'as of aurochs engine; for this run', rateArgument)
+    .option('--scrub-interval <days>', 'as of aurochs engine; for this run', countArgument(0, 3650))
     .addOption(outputOption())
     .addHelpText('after', EXAMPLES)
     .action(async (flags: UpFlags) => runUp(flags));
@@ -65,6 +81,7 @@ async function runUp(flags: UpFlags): Promise<void> {
     config,
     program: findInstallation().aurochs,
     device,
+    engineFlags: engineFlags(flags),
     clock: new SystemClock(),
     note: (text) => output.note(text),
   });
@@ -78,6 +95,16 @@ async function runUp(flags: UpFlags): Promise<void> {
   }
   await stopped.done;
   output.note('stopped');
+}
+
+/** How the engine behaves is not what the folder was made with: it is said anew at each start. */
+function engineFlags({ ioTimeout, rebuildRate, scrubInterval }: UpFlags): string[] {
+  const given: ReadonlyArray<readonly [string, number | undefined]> = [
+    ['--io-timeout', ioTimeout],
+    ['--rebuild-rate', rebuildRate],
+    ['--scrub-interval', scrubInterval],
+  ];
+  return given.flatMap(([flag, value]) => (value === undefined ? [] : [flag, String(value)]));
 }
 
 async function configure(dataDir: string, flags: UpFlags): Promise<UpConfig> {
@@ -146,6 +173,7 @@ function examples(state: UpState, config: UpConfig): string {
     `  nbdinfo '${state.uri}'`,
     `  bin/aurochs replica ls ${config.volume} --engine ${state.control}`,
     `  bin/aurochs volume show ${config.volume} --engine ${state.control}`,
+    `  bin/aurochs explain ${config.volume} --engine ${state.control}`,
   ];
   if (state.device !== undefined) {
     lines.push(`  mkfs.ext4 ${state.device} && mount ${state.device} /mnt`);

@@ -31,6 +31,8 @@ export interface UpOptions {
   readonly program: readonly string[];
   /** try: without a device if none can be made; require: that is an error */
   readonly device: 'no' | 'try' | 'require';
+  /** more options of the engine, for this run */
+  readonly engineFlags?: readonly string[];
   readonly clock: Clock;
   /** what happens, for people */
   readonly note: (text: string) => void;
@@ -182,7 +184,7 @@ export class Up {
     for (const node of nodes) argv.push('--replica', node.address);
     argv.push('--nbd', `unix:${this.#path(`${volume}.nbd.sock`)}`);
     argv.push('--control', `unix:${this.#path(`${volume}.control.sock`)}`);
-    argv.push('--run-dir', this.#runDir);
+    argv.push('--run-dir', this.#runDir, ...(this.#options.engineFlags ?? []));
     if (device) argv.push('--device');
     const engine = this.#process(`${volume}.engine`, argv, {
       died: 'requests on the device wait',

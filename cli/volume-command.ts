@@ -1,10 +1,16 @@
 /** `aurochs volume …`: what there is to know about a volume. */
 import type { Command } from 'commander';
-import { formatSize } from '../common/units.js';
-import type { EngineStatus } from '../proto/control.js';
-import { engineStatus } from './engine-status.js';
 import { engineOption, nameArgument, outputOption } from './options.js';
 import { createOutput, type OutputFormat, printResult } from './report.js';
+import { withVolume } from './volume-client.js';
+import { renderVolume } from './volume-text.js';
+import { watchVolume } from './watch-volume.js';
+
+interface Flags {
+  readonly engine?: string;
+  readonly output: OutputFormat;
+  readonly watch?: true;
+}
 
 const EXAMPLES = `
 Example:
@@ -16,25 +22,26 @@ export function addVolumeCommand(program: Command): void {
     .command('show')
     .description('state, size and copies of one volume')
     .argument('<volume>', 'name of the volume', nameArgument)
+    .option('--watch', 'show it again whenever it changes')
     .addOption(engineOption())
     .addOption(outputOption())
     .addHelpText('after', EXAMPLES)
-    .action(async (name: string, flags: { engine?: string; output: OutputFormat }) => {
-      const status = await engineStatus(name, { engine: flags.engine });
-      printResult(createOutput(flags.output), status, renderVolume);
-    });
+    .action(async (name: string, flags: Flags) => show(name, flags));
 }
 
-export function renderVolume(status: EngineStatus): string {
-  const inSync = status.replicas.filter((replica) => replica.state === 'in-sync').length;
-  const rows: Array<[string, string]> = [
-    ['volume', status.volume],
-    ['size', formatSize(status.sizeBytes)],
-    ['state', status.reason === '' ? status.state : `${status.state}: ${status.reason}`],
-    ['copies', `${inSync} of ${status.replicas.length} in sync`],
-    ['epoch', `${status.epoch}, generation ${status.generation}`],
-    ['engine', status.engineId],
-    ...status.uris.map((uri): [string, string] => ['uri', uri]),
-  ];
-  return rows.map(([key, value]) => `${key.padEnd(8)}${value}`).join('\n');
+async function show(name: string, flags: Flags): Promise<void> {
+  const output = createOutput(flags.output);
+  const { engine } = flags;
+  if (flags.watch !== true) {
+    const status = await withVolume(name, { engine }, (client) => client.status());
+    printResult(output, status, renderVolume);
+    return;
+  }
+  await watchVolume(name, { engine, output, render: renderVolume }, async (client) => {
+    const status = await client.status();
+    const { state, reason, refusing, epoch, generation, replicas } = status;
+    const phases = replicas.map((replica) => [replica.state, replica.progress?.phase]);
+    const key = JSON.stringify([state, reason, refusing, epoch, generation, phases]);
+    return { value: status, key };
+  });
 }

@@ -3,7 +3,7 @@ import type { Clock } from '../common/clock.js';
 import { StorageError } from '../common/errors.js';
 import type { Logger } from '../common/log.js';
 import { type EngineControlHandlers, engineControlService } from '../proto/control.js';
-import { listenTransport, parseAddress, type TransportListener } from '../proto/transport.js';
+import { listenTransport, type TransportListener } from '../proto/transport.js';
 import type { Engine } from './engine.js';
 import type { VolumeEvent } from './events/event-log.js';
 
@@ -47,14 +47,8 @@ function handlersOf({ engine, uris, onStop }: ControlServiceOptions): EngineCont
     events: async ({ afterSeq }) => ({
       events: engine.events.events(afterSeq).map(wireEvent),
     }),
-    addReplica: async ({ address }) => {
-      parseAddress(address);
-      return { replicaId: await engine.join(address) };
-    },
-    removeReplica: async ({ replicaId }) => {
-      await engine.leave(replicaId);
-      return {};
-    },
+    addReplica: async ({ address }) => ({ replicaId: await engine.members.join(address) }),
+    removeReplica: async (request) => engine.members.leave(request),
     scrub: async ({ action }) => {
       if (action === 'start') engine.scrub.start();
       if (action === 'stop') await engine.scrub.stop();

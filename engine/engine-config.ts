@@ -3,6 +3,8 @@ import type { TransportTls } from '../proto/transport.js';
 import { SLOW_POLICY, type SlowPolicy } from './core/slow-judge.js';
 import { PACER_POLICY, type PacerPolicy, SCRUB_PACER_POLICY } from './recovery/pacer.js';
 
+export const DAY_MS = 86_400_000;
+
 export interface EngineConfig {
   readonly volume: string;
   /** needed to create; undefined opens what exists */
@@ -10,6 +12,8 @@ export interface EngineConfig {
   readonly replicas: readonly string[];
   readonly salvage: boolean;
   readonly tls: TransportTls | undefined;
+  /** plain TCP beyond this host is allowed: a person said so */
+  readonly insecure?: boolean;
   readonly tuning: EngineTuning;
 }
 
@@ -35,6 +39,8 @@ export interface EngineTuning {
   readonly slow: SlowPolicy;
   readonly pacer: PacerPolicy;
   readonly scrubPacer: PacerPolicy;
+  /** a scrub begins when the last one ended longer ago; 0: only when asked for */
+  readonly scrubEveryMs: number;
 }
 
 export const DEFAULT_TUNING: EngineTuning = {
@@ -50,6 +56,7 @@ export const DEFAULT_TUNING: EngineTuning = {
   slow: SLOW_POLICY,
   pacer: PACER_POLICY,
   scrubPacer: SCRUB_PACER_POLICY,
+  scrubEveryMs: 7 * DAY_MS,
 };
 
 /** Most replicas of one volume: they are counted in the bits of a 32-bit integer. */

@@ -1,19 +1,13 @@
-/** What one engine tells Prometheus. Observers are bound once; recording is a few additions. */
-import { Counter, Gauge, latencyHistogram, type Registry } from '../common/metrics.js';
+/** What one engine counts for Prometheus as it happens (the rest: engine-gauges.ts). Observers are
+ *  bound once; recording is a few additions. */
+import { Counter, latencyHistogram, type Registry } from '../common/metrics.js';
 
 export interface EngineCounters {
   readonly registry: Registry;
   readonly badCopies: Counter<'volume' | 'replica' | 'code'>;
   readonly repairs: Counter<'volume' | 'replica'>;
   readonly replicaFailures: Counter<'volume' | 'replica'>;
-}
-
-export interface EngineGauges {
-  readonly volume: string;
-  readonly sizeBytes: () => number;
-  readonly inFlight: () => number;
-  readonly dirtyRegions: () => number;
-  readonly members: () => ReadonlyArray<{ replicaId: string; state: string }>;
+  readonly events: Counter<'volume' | 'kind'>;
 }
 
 export function createEngineCounters(registry: Registry): EngineCounters {
@@ -37,41 +31,13 @@ export function createEngineCounters(registry: Registry): EngineCounters {
       labelNames: ['volume', 'replica'],
       registers: [registry],
     }),
-  };
-}
-
-/** Gauges that are read when scraped. */
-export function addEngineGauges(registry: Registry, gauges: EngineGauges): void {
-  const { volume } = gauges;
-  const simple = (name: string, help: string, read: () => number): Gauge<'volume'> =>
-    new Gauge({
-      name,
-      help,
-      labelNames: ['volume'],
+    events: new Counter({
+      name: 'aurochs_volume_events_total',
+      help: 'Events of the volume by kind, repeated ones too.',
+      labelNames: ['volume', 'kind'],
       registers: [registry],
-      collect() {
-        this.set({ volume }, read());
-      },
-    });
-  simple('aurochs_volume_size_bytes', 'Size of the volume.', gauges.sizeBytes);
-  simple('aurochs_volume_in_flight', 'Client operations under way.', gauges.inFlight);
-  simple(
-    'aurochs_volume_dirty_regions',
-    'Regions written since they were last cleaned.',
-    gauges.dirtyRegions,
-  );
-  new Gauge({
-    name: 'aurochs_volume_replica_state',
-    help: '1 for the state that each replica is in.',
-    labelNames: ['volume', 'replica', 'state'],
-    registers: [registry],
-    collect() {
-      this.reset();
-      for (const { replicaId, state } of gauges.members()) {
-        this.set({ volume, replica: replicaId, state }, 1);
-      }
-    },
-  });
+    }),
+  };
 }
 
 export const OPS = ['read', 'write', 'flush', 'trim', 'zero', 'status'] as const;

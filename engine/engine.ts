@@ -8,20 +8,25 @@
  */
 import { sleep } from '../common/clock.js';
 import { StorageError, toStorageError } from '../common/errors.js';
-import type { EngineReplicaStatus, EngineStatus } from '../proto/control.js';
+import type { EngineStatus } from '../proto/control.js';
+import { isFencing } from './core/fencing.js';
 import type { ReplicaLink } from './core/replica-link.js';
-import type { RecordVersion } from './core/replica-set.js';
+import type { MembershipRecord } from './core/replica-set.js';
 import { SlowWatch } from './core/slow-watch.js';
 import type { EngineVolume } from './core/volume.js';
 import { DataPath } from './data-path.js';
 import type { EngineConfig } from './engine-config.js';
 import type { EngineEnvironment } from './engine-environment.js';
+import { addEngineGauges } from './engine-gauges.js';
 import { engineIdOf } from './engine-life.js';
-import { addEngineGauges, createEngineCounters, type EngineCounters } from './engine-metrics.js';
+import { createEngineCounters, type EngineCounters } from './engine-metrics.js';
+import { EngineView, type LostState } from './engine-view.js';
 import { EventLog, type VolumeEvent } from './events/event-log.js';
 import { StandaloneOpener, type VolumeOpener } from './opener.js';
+import type { MemberChanges } from './recovery/member-changes.js';
 import { Pacer } from './recovery/pacer.js';
 import { Scrub, type ScrubStore } from './scrub/scrub.js';
+import { ScrubSchedule } from './scrub/scrub-schedule.js';
 import type { OpenedVolume } from './standalone/open-volume.js';
 import { Tenure } from './tenure.js';
 
@@ -38,9 +43,9 @@ export interface EngineHooks {
   readonly scrubStore?: ScrubStore;
 }
 
+const STOPPING = new StorageError('CLOSED', 'the engine stops');
 /** A scrub that begins anew with each engine. */
 const FORGETFUL: ScrubStore = { load: async () => undefined, save: async () => undefined };
-const NONE: ReadonlyMap<string, number> = new Map();
 const REOPEN_PAUSE_MS = 250;
 const REOPEN_PAUSE_MAX_MS = 5_000;
 
@@ -55,14 +60,17 @@ export class Engine {
   readonly #counters: EngineCounters;
   readonly #slow: SlowWatch;
   readonly #data: DataPath;
+  readonly #view: EngineView;
+  readonly #schedule: ScrubSchedule;
   readonly #abort = new AbortController();
   #tenure: Tenure | undefined;
   /** record of the newest tenure that served */
-  #served: RecordVersion = { epoch: 0, generation: 0 };
+  #served: MembershipRecord | undefined;
   #era = 0;
   /** no tenure serves, since when and why */
-  #lost: { readonly error: StorageError; readonly sinceMs: number } | undefined;
+  #lost: LostState | undefined;
   #refusing = false;
+  #stopping = false;
   #ended: StorageError | undefined;
 
   /** Opens (or creates) the volume; resolves when it serves: fenced, recovered, recorded.
@@ -82,6 +90,7 @@ export class Engine {
       await engine.scrub.load();
       await engine.#begin(opened, false);
     } catch (error) {
+      engine.#schedule.stop();
       engine.#dropTenure(toStorageError(error, 'open the volume'));
       throw error;
     }
@@ -106,7 +115,7 @@ export class Engine {
     this.engineId = engineId;
     this.#opener = opener;
     this.events = new EventLog(clock, {
-      onEvent: (event) => events.onEvent?.(event),
+      onEvent: (event) => this.#onEvent(event),
       history: events.history ?? [],
     });
     this.#counters = createEngineCounters(registry);
@@ -120,13 +129,25 @@ export class Engine {
       sizeBytes,
     );
     this.scrub = this.#makeScrub(events.scrubStore);
-    addEngineGauges(registry, {
-      volume: config.volume,
-      sizeBytes: () => this.volume.sizeBytes,
-      inFlight: () => this.volume.inFlight,
-      dirtyRegions: () => this.#data.tracker.count,
-      members: () => this.#replicaStatus(),
+    this.#view = new EngineView({
+      ...{ config, engineId, clock, data: this.#data },
+      situation: () => ({
+        ...{ tenure: this.#tenure, lost: this.#lost, ended: this.#ended },
+        ...{ refusing: this.#refusing, served: this.#served },
+      }),
     });
+    this.#schedule = new ScrubSchedule({
+      ...{ everyMs: config.tuning.scrubEveryMs, clock, scrub: this.scrub },
+      serving: () => this.#lost === undefined && this.#ended === undefined,
+    });
+    const { volume } = config;
+    addEngineGauges(registry, { volume, view: this.#view, data: this.#data, scrub: this.scrub });
+  }
+
+  #onEvent(event: VolumeEvent): void {
+    this.#counters.events.inc({ volume: this.#config.volume, kind: event.kind });
+    this.#view.note();
+    this.#told.onEvent?.(event);
   }
 
   #makeScrub(store: ScrubStore = FORGETFUL): Scrub {
@@ -150,6 +171,10 @@ export class Engine {
 
   async #begin(opened: OpenedVolume, again: boolean): Promise<void> {
     const { plan } = opened;
+    if (this.#ended !== undefined) {
+      for (const { control } of opened.members) control.close();
+      throw this.#ended;
+    }
     const tenure = new Tenure({
       ...{ config: this.#config, environment: this.#environment, data: this.#data },
       ...{ events: this.events, slow: this.#slow, engineId: this.engineId, opened, again },
@@ -166,6 +191,7 @@ export class Engine {
     this.#tenure = tenure;
     for (const warning of plan.warnings) this.events.add('opened', warning);
     await tenure.start();
+    this.#served = tenure.record;
     const { epoch, generation, members, era } = tenure.record;
     this.#era = era;
     const inSync = members.filter((m) => m.state === 'in-sync').length;
@@ -202,12 +228,13 @@ export class Engine {
   #onLost(error: StorageError): void {
     if (this.#lost !== undefined || this.#ended !== undefined) return;
     const { clock } = this.#environment;
-    this.#lost = { error, sinceMs: clock.nowMs() };
+    this.#lost = { error, sinceMs: clock.nowMs(), latest: undefined };
     this.events.add('lost', `I/O waits: ${error.message}`, { code: error.code });
     this.#served = this.#tenure?.record ?? this.#served;
     this.#data.suspend();
     this.#dropTenure(error);
-    void this.#reopen(this.#lost.sinceMs);
+    if (this.#stopping) this.#data.refuse(STOPPING);
+    else void this.#reopen(this.#lost.sinceMs);
   }
 
   async #reopen(sinceMs: number): Promise<void> {
@@ -225,21 +252,29 @@ export class Engine {
   /** True: it serves again, or never will. */
   async #tryReopen(sinceMs: number): Promise<boolean> {
     const { clock } = this.#environment;
+    // A member that is to be opened says STALE_EPOCH only for another engine.
+    let epoch = Number.NEGATIVE_INFINITY;
     try {
       const opened = await this.#opener.open(this.engineId, this.#served);
+      epoch = opened.plan.epoch;
       await this.#begin(opened, true);
     } catch (cause) {
       const error = toStorageError(cause, 'open the volume again');
       this.#data.suspend();
       this.#dropTenure(error);
-      if (error.code === 'STALE_EPOCH') this.#end('fenced', error);
+      if (isFencing(error, epoch)) this.#end('fenced', error);
       else if (error.code === 'IO_INDETERMINATE') this.#end('lost', error);
-      else this.events.add('lost', `cannot be opened yet: ${error.message}`, { code: error.code });
+      else this.#notYet(error);
       return this.#ended !== undefined;
     }
     const waitedMs = Math.round(clock.nowMs() - sinceMs);
     this.events.add('back', `I/O goes on after ${waitedMs} ms`);
     return true;
+  }
+
+  #notYet(error: StorageError): void {
+    if (this.#lost !== undefined) this.#lost = { ...this.#lost, latest: error };
+    this.events.add('lost', `cannot be opened yet: ${error.message}`, { code: error.code });
   }
 
   /** I/O has waited long enough (scenario 23): it fails until the members are back. */
@@ -272,51 +307,10 @@ export class Engine {
     tenure?.end(error);
   }
 
-  #replicaStatus(allocated: ReadonlyMap<string, number> = NONE): EngineReplicaStatus[] {
-    const tenure = this.#tenure;
-    const members = tenure?.record.members ?? [];
-    return members.map((m) => {
-      const link = this.#data.table.find(m.replicaId);
-      const role = tenure?.roleOf(m.replicaId);
-      const attached = role === 'rebuilding' || role === 'promoting';
-      const working = role === 'in-sync' || attached;
-      const reason = tenure?.returns?.reasonOf(m.replicaId) || tenure?.reasonOf(m.replicaId);
-      const progress = tenure?.returns?.progressOf(m.replicaId);
-      return {
-        replicaId: m.replicaId,
-        address: tenure?.addressOf(m.replicaId) ?? m.address,
-        state: attached ? 'rebuilding' : role === 'in-sync' ? 'in-sync' : 'failed',
-        reason: working ? '' : (reason ?? ''),
-        allocatedBytes: allocated.get(m.replicaId) ?? 0,
-        readLatencyMs: link?.readLatencyMs ?? 0,
-        writeLatencyMs: link?.writeLatencyMs ?? 0,
-        inFlight: link?.inFlight ?? 0,
-        local: link?.local ?? false,
-        ...(progress === undefined ? {} : { progress }),
-      };
-    });
-  }
-
   /** What the control socket and the CLI show. @param uris of the frontends, which the engine does
    *  not know */
-  async status(uris: readonly string[]): Promise<EngineStatus> {
-    const allocated = (await this.#tenure?.allocatedBytes()) ?? NONE;
-    const record = this.#tenure?.record;
-    const replicas = this.#replicaStatus(allocated);
-    const degraded = replicas.some((r) => r.state !== 'in-sync');
-    const serving = this.#lost === undefined && this.#ended === undefined;
-    const failed = replicas.find((r) => r.reason !== '');
-    return {
-      volume: this.#config.volume,
-      sizeBytes: this.volume.sizeBytes,
-      epoch: (record ?? this.#served).epoch,
-      generation: (record ?? this.#served).generation,
-      state: !serving ? 'faulted' : degraded ? 'degraded' : 'healthy',
-      reason: (this.#ended ?? this.#lost?.error)?.message ?? failed?.reason ?? '',
-      replicas,
-      uris,
-      engineId: this.engineId,
-    };
+  status(uris: readonly string[]): Promise<EngineStatus> {
+    return this.#view.status(uris);
   }
 
   /** Of the volume, the same for the life of the engine; see nbd/description.ts. */
@@ -334,14 +328,9 @@ export class Engine {
     return this.#refusing;
   }
 
-  /** @see Tenure.join */
-  join(address: string): Promise<string> {
-    return this.#serving().join(address);
-  }
-
-  /** @see Tenure.leave */
-  leave(replicaId: string): Promise<void> {
-    return this.#serving().leave(replicaId);
+  /** Members added and taken off on request. @throws StorageError UNAVAILABLE: no tenure serves */
+  get members(): MemberChanges {
+    return this.#serving().changes;
   }
 
   #serving(): Tenure {
@@ -355,10 +344,11 @@ export class Engine {
    *  nothing, closes. Frontends must be closed first. Never throws: a stop that cannot clean is as
    *  safe as a crash. */
   async stop(): Promise<void> {
-    const stopping = new StorageError('CLOSED', 'the engine stops');
+    this.#stopping = true;
     // What waits for lost members will not be served by this engine.
-    if (this.#lost !== undefined) this.#data.refuse(stopping);
-    await this.scrub.stop();
+    if (this.#lost !== undefined) this.#data.refuse(STOPPING);
+    this.#schedule.stop();
+    await this.scrub.interrupt();
     await this.volume.close();
     await this.#data.cleaner.stop();
     await this.#data.background.close();
@@ -370,11 +360,11 @@ export class Engine {
     } catch (error) {
       this.#environment.log.warn({ err: error }, 'stop: regions stay dirty');
     }
-    this.#ended ??= stopping;
-    this.#abort.abort(stopping);
+    this.#ended ??= STOPPING;
+    this.#abort.abort(STOPPING);
     this.#data.suspend();
     this.#tenure?.close();
     this.#tenure = undefined;
-    this.#data.refuse(stopping);
+    this.#data.refuse(STOPPING);
   }
 }

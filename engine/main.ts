@@ -9,9 +9,20 @@ import { createLogger } from '../common/log.js';
 import { checkName } from '../common/names.js';
 import { BLOCK_SIZE, parseSize, VOLUME_SIZE_MAX } from '../common/units.js';
 import type { TransportTls } from '../proto/transport.js';
-import { DEFAULT_TUNING, type EngineConfig, REPLICAS_MAX } from './engine-config.js';
+import {
+  DAY_MS,
+  DEFAULT_TUNING,
+  type EngineConfig,
+  type EngineTuning,
+  REPLICAS_MAX,
+} from './engine-config.js';
+import { checkReplicaAddress, EXPOSURE_HINT } from './exposure.js';
 import type { NbdAddress, NbdTls } from './nbd/server.js';
 import { type EngineProcessOptions, runEngine } from './process.js';
+
+/** A week: longer than that nobody waits for a disk to answer. */
+const IO_TIMEOUT_SECONDS_MAX = 604_800;
+const SCRUB_DAYS_MAX = 3650;
 
 interface Flags {
   readonly volume: string;
@@ -30,6 +41,9 @@ interface Flags {
   readonly nbdTlsCert?: string;
   readonly nbdTlsKey?: string;
   readonly insecure: boolean;
+  readonly ioTimeout: number;
+  readonly rebuildRate: number;
+  readonly scrubInterval: number;
 }
 
 /** Runs a parser of ours as commander's: its error becomes a usage error. */
@@ -40,6 +54,15 @@ function parsed<T>(parse: (text: string) => T): (text: string) => T {
     } catch (error) {
       throw new InvalidArgumentError(toStorageError(error, 'argument').message);
     }
+  };
+}
+
+/** For commander: a whole number from 0 to the limit. */
+function wholeNumber(max: number): (text: string) => number {
+  return (text) => {
+    const value = /^[0-9]{1,9}$/.test(text) ? Number(text) : Number.NaN;
+    if (value <= max) return value;
+    throw new InvalidArgumentError(`must be a whole number from 0 to ${max}`);
   };
 }
 
@@ -91,6 +114,24 @@ function buildCommand(): Command {
     .option('--nbd-tls-cert <file>', 'certificate of the NBD server')
     .option('--nbd-tls-key <file>', 'its key')
     .option('--insecure', 'allow plain TCP beyond loopback', false)
+    .option(
+      '--io-timeout <seconds>',
+      'how long I/O waits without an in-sync replica before it fails',
+      wholeNumber(IO_TIMEOUT_SECONDS_MAX),
+      DEFAULT_TUNING.lostDeadlineMs / 1000,
+    )
+    .option(
+      '--rebuild-rate <size>',
+      'most that a catch-up copies per second, such as 100MiB; 0: no limit',
+      parsed(parseSize),
+      DEFAULT_TUNING.pacer.bytesPerSecond,
+    )
+    .option(
+      '--scrub-interval <days>',
+      'a scrub begins when the last one is older; 0: only when asked for',
+      wholeNumber(SCRUB_DAYS_MAX),
+      DEFAULT_TUNING.scrubEveryMs / DAY_MS,
+    )
     .addHelpText(
       'after',
       `
@@ -127,16 +168,21 @@ function nbdTls(flags: Flags): NbdTls | undefined {
 /** No plaintext beyond this host unless a person says so (correctness 3.1). */
 function checkExposure(flags: Flags): void {
   if (flags.insecure) return;
-  const hint = 'give certificates (--tls-…, --nbd-tls-…), or --insecure on a network you trust';
   if ('host' in flags.nbd && !isLoopback(flags.nbd.host) && flags.nbdTlsCert === undefined) {
+    const hint = EXPOSURE_HINT;
     throw new StorageError('PERMISSION', `NBD on ${flags.nbd.host} without TLS`, { hint });
   }
-  for (const address of flags.replica) {
-    const remote = !address.startsWith('unix:') && !isLoopback(parseTcpAddress(address).host);
-    if (remote && flags.tlsCa === undefined) {
-      throw new StorageError('PERMISSION', `replica ${address} without TLS`, { hint });
-    }
-  }
+}
+
+function tuningOf(flags: Flags): EngineTuning {
+  const { ioTimeout, rebuildRate, scrubInterval } = flags;
+  const { pacer } = DEFAULT_TUNING;
+  return {
+    ...DEFAULT_TUNING,
+    lostDeadlineMs: ioTimeout * 1000,
+    pacer: { ...pacer, bytesPerSecond: rebuildRate },
+    scrubEveryMs: scrubInterval * DAY_MS,
+  };
 }
 
 function toOptions(flags: Flags): EngineProcessOptions {
@@ -147,14 +193,17 @@ function toOptions(flags: Flags): EngineProcessOptions {
     );
   }
   checkExposure(flags);
+  const tls = transportTls(flags);
+  const { insecure } = flags;
+  for (const address of flags.replica) checkReplicaAddress(address, { tls, insecure });
   const socketDir = 'path' in flags.nbd ? dirname(flags.nbd.path) : process.cwd();
   const config: EngineConfig = {
     volume: flags.volume,
     sizeBytes: flags.size,
     replicas: flags.replica,
     salvage: flags.salvage,
-    tls: transportTls(flags),
-    tuning: DEFAULT_TUNING,
+    ...{ tls, insecure },
+    tuning: tuningOf(flags),
   };
   return {
     config,

@@ -12,7 +12,7 @@
  * excluded, and comes back by itself (member-returns.ts).
  */
 import { sleep, type Timer } from '../common/clock.js';
-import { StorageError } from '../common/errors.js';
+import { StorageError, toStorageError } from '../common/errors.js';
 import { crc32cVerify } from '../native/index.js';
 import type { ReplicaControl } from '../proto/control.js';
 import { MembershipKeeper } from './core/membership-keeper.js';
@@ -33,6 +33,7 @@ import type { EventLog } from './events/event-log.js';
 import { allocatedExtents } from './recovery/allocated-extents.js';
 import type { RegionTeller } from './recovery/catch-up.js';
 import { Equalizer } from './recovery/equalizer.js';
+import { MemberChanges } from './recovery/member-changes.js';
 import { MemberReturns } from './recovery/member-returns.js';
 import { planPieces, suspectRegions, windowRanges } from './recovery/suspect-ranges.js';
 import { connectMember } from './standalone/connect-member.js';
@@ -88,6 +89,7 @@ export class Tenure {
   #record: MembershipRecord;
   #keeper: MembershipKeeper | undefined;
   #returns: MemberReturns | undefined;
+  #changes: MemberChanges | undefined;
   #ticker: Timer | undefined;
   #lastTickMs = 0;
   #copiedBytes = 0;
@@ -178,11 +180,8 @@ export class Tenure {
     const { data, opened, config } = this.#options;
     const members = opened.members.map((m) => m.opened);
     data.leaseMembers = () => undefined;
-    const links = await Promise.all(opened.members.map((m) => this.#connect(m)));
-    for (const link of links) {
-      if (link.broken !== undefined) throw link.broken;
-      data.table.add(link, true);
-    }
+    const links = await this.#connectAll();
+    for (const link of links) data.table.add(link, true);
     this.#refuseLoss();
     await this.#equalizeWindows(planPieces(windowRanges(members), data.volume.sizeBytes));
     await this.#awaitPrevious();
@@ -230,6 +229,10 @@ export class Tenure {
     data.unequal.begin(unequal, equalize, this.#abort.signal);
     data.cleaner.beginEpoch();
     this.#returns = this.#makeReturns(keeper);
+    this.#changes = new MemberChanges({
+      ...{ config, environment, data, events, keeper, epoch: this.epoch, known: this.#known },
+      returns: this.#returns,
+    });
     told.onServing();
     data.resume(keeper);
     data.cleaner.start();
@@ -263,6 +266,23 @@ export class Tenure {
       onBroken: (link, error) => this.#onBroken(link, error),
       onHeard: this.#onHeard,
     });
+  }
+
+  /** All members or none: what nobody keeps is given up. */
+  async #connectAll(): Promise<readonly ReplicaLink[]> {
+    const { opened } = this.#options;
+    const outcomes = await Promise.allSettled(opened.members.map((m) => this.#connect(m)));
+    const links = outcomes.flatMap((o) => (o.status === 'fulfilled' ? [o.value] : []));
+    try {
+      for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
+      for (const link of links) if (link.broken !== undefined) throw link.broken;
+      this.#abort.signal.throwIfAborted();
+    } catch (cause) {
+      const error = toStorageError(cause, 'connect all members');
+      for (const link of links) link.break(error);
+      throw error;
+    }
+    return links;
   }
 
   async #connect(member: OpenedMember): Promise<ReplicaLink> {
@@ -341,6 +361,8 @@ export class Tenure {
   #onBroken(link: ReplicaLink, error: StorageError): void {
     const { data, told } = this.#options;
     if (!data.table.remove(link) || this.#abort.signal.aborted) return;
+    // What is made equal without it is no write, and not noted: it is compared when it is back.
+    if (data.unequal.active) data.table.away.get(link.replicaId)?.forget();
     const keeper = this.#keeper;
     if (keeper === undefined) return;
     if (data.unequal.active && this.#equalizer.needs(link.replicaId)) {
@@ -397,6 +419,8 @@ export class Tenure {
       const verdict = slow.look(data.table.inSync, now);
       if (verdict !== undefined) this.#setAside(verdict.replicaId, verdict.text);
     }
+    // The look may have found that the last member is lost.
+    if (this.#abort.signal.aborted) return;
     this.#ticker = clock.after(TICK_MS, () => this.#tick(), { background: true });
   }
 
@@ -431,32 +455,9 @@ export class Tenure {
     for (const { control } of this.#known.values()) control.close();
   }
 
-  /** A new member on the daemon at `address`, filled in the background. @returns its id
-   *  @throws StorageError why the record cannot be changed */
-  join(address: string): Promise<string> {
-    const returns = this.#returns;
-    if (returns === undefined) throw new StorageError('UNAVAILABLE', 'the volume is being opened');
-    return returns.join(address);
-  }
-
-  /** Takes a member that is not in use off the record. */
-  async leave(replicaId: string): Promise<void> {
-    const keeper = this.#keeper;
-    if (keeper === undefined) throw new StorageError('UNAVAILABLE', 'the volume is being opened');
-    const role = keeper.set.roleOf(replicaId);
-    if (role === undefined) {
-      throw new StorageError('NOT_FOUND', `replica ${replicaId} is no member`);
-    }
-    if (role !== 'out') {
-      throw new StorageError('CONFLICT', `replica ${replicaId} is ${role}`, {
-        hint: 'only a member that is out of use can be taken off',
-      });
-    }
-    keeper.set.leave(replicaId);
-    await keeper.changed();
-    this.#returns?.forget(replicaId);
-    this.#options.data.table.away.delete(replicaId);
-    this.#options.data.forgetIndex(replicaId);
-    this.#options.events.add('left', 'taken off the record', { replica: replicaId });
+  /** Members added and taken off on request. @throws StorageError UNAVAILABLE (not yet) */
+  get changes(): MemberChanges {
+    if (this.#changes !== undefined) return this.#changes;
+    throw new StorageError('UNAVAILABLE', 'the volume is being opened');
   }
 }

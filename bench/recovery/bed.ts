@@ -1,5 +1,5 @@
-/** One volume of three replicas whose daemons are killed, emptied and started again while the engine
- *  serves: real processes, started through bin/aurochs. */
+/** One volume of three replicas whose daemons are killed, emptied and started again while the
+ *  engine serves: real processes, started through bin/aurochs. */
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Clock, sleep } from '../../common/clock.js';
@@ -134,7 +134,7 @@ export class RecoveryBed {
       const status = await this.control.status();
       return status.replicas.find((r) => r.replicaId === replicaId)?.state === 'failed';
     });
-    await this.control.removeReplica({ replicaId });
+    await this.control.removeReplica({ replicaId, address: '', deleteData: false });
     await rm(old, { force: true });
     daemon.generation += 1;
     await this.startDaemon(index);

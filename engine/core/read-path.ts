@@ -71,6 +71,8 @@ export class ReadPath implements PieceOwner {
   #hedgeCredit = 0;
   /** reads that were asked of a second member */
   hedges = 0;
+  /** answers that had to wait because the read lease was not held (P13) */
+  leaseMisses = 0;
 
   constructor(options: ReadPathOptions) {
     this.#options = options;
@@ -82,7 +84,8 @@ export class ReadPath implements PieceOwner {
   }
 
   /** @param offsetBytes whole blocks, as is the length. The result is borrowed until `release`.
-   *  @throws StorageError NO_REPLICA | CORRUPT_BLOCK | IO_ERROR: no copy could serve all of it */
+   *  @throws StorageError NO_REPLICA | CORRUPT_BLOCK | CORRUPT_MESSAGE | IO_ERROR: no copy could
+   *  serve all of it */
   async read(offsetBytes: number, lengthBytes: number): Promise<ReadResult> {
     const first = WIRE_IO_BYTES_MAX - (offsetBytes % WIRE_IO_BYTES_MAX);
     if (lengthBytes <= first) return this.readPiece(offsetBytes, lengthBytes);
@@ -192,6 +195,7 @@ export class ReadPath implements PieceOwner {
       this.#park(piece);
       return;
     }
+    this.leaseMisses += 1;
     this.#unleased.push(piece);
     this.#options.lease.renew();
   }
@@ -209,6 +213,12 @@ export class ReadPath implements PieceOwner {
     // The most telling error survives: bad bytes say more than a link that is gone.
     if (piece.lastError === undefined || error.code === 'CORRUPT_BLOCK') piece.lastError = error;
     this.#options.onBadCopy(link, error, piece.question.offsetBytes);
+    const bit = 1 << link.index;
+    if (error.code === 'CORRUPT_MESSAGE' && (piece.again & bit) === 0) {
+      // The member had verified it: what the way has damaged may come whole the next time.
+      piece.again |= bit;
+      piece.tried &= ~bit;
+    }
     this.#chosen = undefined;
     if (piece.asked === 0 && !piece.parked) this.#send(piece);
   }
@@ -244,6 +254,7 @@ export class ReadPath implements PieceOwner {
     piece.done = false;
     piece.hedged = false;
     piece.tried = piece.avoid;
+    piece.again = 0;
     piece.parked = true;
     this.#parked.push(piece);
   }
@@ -311,8 +322,8 @@ export class ReadPath implements PieceOwner {
     if (bad < 0) return undefined;
     const at = offsetBytes + bad * BLOCK_SIZE;
     const where = `block at ${at} from replica ${link.replicaId}`;
-    const text = `${where} does not match its checksum`;
-    return new StorageError('CORRUPT_BLOCK', text, { replica: link.replicaId, offsetBytes: at });
+    const text = `${where} was damaged on its way`;
+    return new StorageError('CORRUPT_MESSAGE', text, { replica: link.replicaId, offsetBytes: at });
   }
 
   /** The member to read from. It is kept for a while: reads that go one way share messages and wake

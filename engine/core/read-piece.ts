@@ -39,6 +39,9 @@ export class ReadPiece implements PendingOp, ReadResult {
   avoid = 0;
   /** members that were asked, and those */
   tried = 0;
+  /** members whose answer was damaged on its way once: asked once more, when the others have
+   *  been */
+  again = 0;
   /** members whose answer is awaited */
   asked = 0;
   /** a second member was asked because the first is slow */

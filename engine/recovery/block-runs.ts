@@ -22,6 +22,9 @@ export function differingRuns(a: Buffer, b: Buffer): BlockRun[] {
   return runs;
 }
 
+/** A request costs about as much as copying so many blocks. */
+export const GAP_BLOCKS = 8;
+
 /** Joins runs with small gaps: a request costs about as much as `gapMax` blocks. Both members are
  *  equal in the gaps, or may be made so. */
 export function joinRuns(runs: readonly BlockRun[], gapMax: number): BlockRun[] {
@@ -33,6 +36,10 @@ export function joinRuns(runs: readonly BlockRun[], gapMax: number): BlockRun[] 
     } else joined.push({ first, count });
   }
   return joined;
+}
+
+export function bytesOf(runs: readonly BlockRun[]): number {
+  return runs.reduce((sum, run) => sum + run.count, 0) * BLOCK_SIZE;
 }
 
 /** The bytes of a run in an extent that begins at `extentOffset`, cut at the end of the volume. */

@@ -8,10 +8,11 @@
  */
 import type { ExtentInfo, RegionInfo, Tag } from '../../proto/control.js';
 
-/** copy: the target has nothing there. compare: both have something. clear: only the target has. */
+/** copy: one of the two has nothing there. compare: both have something. What is there now is
+ *  looked at again under the lock: the extents of two members are never listed at the same time. */
 export interface ExtentWork {
   readonly extent: number;
-  readonly kind: 'copy' | 'compare' | 'clear';
+  readonly kind: 'copy' | 'compare';
 }
 
 const NEVER: Tag = { epoch: 0, counter: 0 };
@@ -59,8 +60,7 @@ function workOf(
 ): ExtentWork['kind'] | undefined {
   const [inSource, inTarget] = [a?.allocated === true, b?.allocated === true];
   if (!inSource && !inTarget) return undefined;
-  if (!inTarget) return 'copy';
-  if (!inSource) return 'clear';
+  if (!inSource || !inTarget) return 'copy';
   if (a === undefined || b === undefined) return 'compare';
   const proved = !a.written && !b.written && isTag(a.tag) && sameTag(a.tag, b.tag);
   return proved ? undefined : 'compare';

@@ -14,11 +14,13 @@ import type { Clock } from '../../common/clock.js';
 import { StorageError, toStorageError } from '../../common/errors.js';
 import type { Logger } from '../../common/log.js';
 import { BLOCK_SIZE, EXTENT_SIZE, REGION_SIZE } from '../../common/units.js';
-import type { RegionInfo, ReplicaControl, Tag } from '../../proto/control.js';
+import type { CleanRegionRequest, RegionInfo, ReplicaControl, Tag } from '../../proto/control.js';
+import { isRefusal } from '../core/fanout-op.js';
 import type { LinkTable } from '../core/link-table.js';
 import type { MissedWrites } from '../core/missed-writes.js';
 import type { RangeLock } from '../core/range-lock.js';
 import type { ReplicaLink } from '../core/replica-link.js';
+import { bytesOf, GAP_BLOCKS, joinRuns } from './block-runs.js';
 import { type ExtentWork, extentsToVisit, regionsToVisit } from './catch-up-plan.js';
 import { type ByteRange, flushMember } from './member-io.js';
 import type { Pacer } from './pacer.js';
@@ -45,6 +47,8 @@ export interface CatchUpOptions {
   readonly table: LinkTable;
   /** resolves when every change that was sent before has its outcome */
   readonly whenSettled: () => Promise<void>;
+  /** resolves when the in-sync members are equal among themselves */
+  readonly whenEqual: () => Promise<void>;
   readonly lock: RangeLock;
   readonly copier: RangeCopier;
   readonly pacer: Pacer;
@@ -84,10 +88,11 @@ export class CatchUp {
     progress.begin('copying', missed.blockCount() * BLOCK_SIZE);
     await this.#each(extents, async (extent) => {
       const runs = missed.runs(extent);
-      const bytes = runs.reduce((sum, run) => sum + run.count, 0) * BLOCK_SIZE;
-      await this.#paced(bytes, () => copier.copyRuns(runs, this.#extentRange(extent)));
+      const joined = joinRuns(runs, GAP_BLOCKS);
+      const range = this.#extentRange(extent);
+      await this.#paced(bytesOf(joined), () => copier.copyRuns(joined, range));
       missed.caughtUp(extent);
-      progress.advance(bytes);
+      progress.advance(bytesOf(runs));
     });
   }
 
@@ -99,11 +104,14 @@ export class CatchUp {
   }
 
   async #byTags(): Promise<void> {
-    const { progress, volumeBytes } = this.#options;
+    const { progress, volumeBytes, signal } = this.#options;
     progress.phase('listing');
+    // A source that is made equal itself may hold something else then, under the same tags (P10).
+    await this.#options.whenEqual();
     // A change that was under way when the member was attached never goes to it, and may not have
     // marked its region on the source yet.
     await this.#options.whenSettled();
+    signal.throwIfAborted();
     const regions = Math.ceil(volumeBytes() / REGION_SIZE);
     const todo: Array<{ region: number; bytes: number }> = [];
     for (let first = 0; first < regions; first += LIST_REGIONS) {
@@ -150,6 +158,10 @@ export class CatchUp {
     throw new StorageError('NO_REPLICA', 'no in-sync replica can be asked');
   }
 
+  #isInSync({ replicaId }: RegionTeller): boolean {
+    return this.#options.table.inSync.some((link) => link.replicaId === replicaId);
+  }
+
   /** @param bytes  what the progress counts for the region */
   async #visit(region: number, bytes: number): Promise<void> {
     const { targetTeller, progress, signal } = this.#options;
@@ -178,8 +190,7 @@ export class CatchUp {
     const { copier } = this.#options;
     const range = this.#extentRange(extent);
     if (range.lengthBytes === 0) return Promise.resolve();
-    if (kind === 'copy') return copier.copy(range);
-    return kind === 'clear' ? copier.clear(range) : copier.compare(range);
+    return kind === 'copy' ? copier.copy(range) : copier.compare(range);
   }
 
   #extentRange(extent: number): ByteRange {
@@ -192,10 +203,10 @@ export class CatchUp {
   }
 
   /** The region is equal now. Where it is clean on the source, the member takes over its tags;
-   *  where it is not, it stays dirty on both until the engine cleans it. Never fails the catch-up:
-   *  without it only a later one has more to compare. */
+   *  where it is not, it stays dirty on both until the engine cleans it. What is not taken over
+   *  fails nothing: only a later catch-up has more to compare. */
   async #adopt(region: number, teller: RegionTeller): Promise<void> {
-    const { lock, log, volumeBytes, targetTeller } = this.#options;
+    const { lock, log, volumeBytes } = this.#options;
     try {
       if (!(await this.#isClean(region, teller))) return;
       const start = region * REGION_SIZE;
@@ -209,14 +220,29 @@ export class CatchUp {
         const extentTags = extents
           .filter((extent) => extent.allocated)
           .map(({ number, tag: own }) => ({ extent: number, tag: own }));
-        const clean = { ...this.#ask(targetTeller), region, tag, extentTags };
-        await targetTeller.control.cleanRegion(clean);
+        // One that has left has missed what the member has, and calls it by the old names.
+        if (!this.#isInSync(teller)) return;
+        await this.#cleanAs({ region, tag, extentTags });
       } finally {
         lock.unlock(hold);
       }
     } catch (cause) {
       const { code, message } = toStorageError(cause, 'adopt tags');
       log.debug({ region, code }, `tags are not taken over: ${message}`);
+    }
+  }
+
+  /** P2: the member may still clean when its answer is late, and a write would have come before it.
+   *  It is given up then, so that no write does. */
+  async #cleanAs(names: Pick<CleanRegionRequest, 'region' | 'tag' | 'extentTags'>): Promise<void> {
+    const { target, targetTeller } = this.#options;
+    if (target.broken !== undefined) throw target.broken;
+    try {
+      await targetTeller.control.cleanRegion({ ...this.#ask(targetTeller), ...names });
+    } catch (cause) {
+      const error = toStorageError(cause, 'take over tags');
+      if (!isRefusal(error)) target.break(error);
+      throw error;
     }
   }
 

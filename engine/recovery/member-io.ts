@@ -121,12 +121,6 @@ export async function replaceRange(
   await op.done;
 }
 
-/** Makes the range absent: it reads as zeroes. */
-export function clearRange(link: ReplicaLink, range: ByteRange): Promise<void> {
-  const bitmap = Buffer.alloc(bitmapBytesOf(range.lengthBytes / BLOCK_SIZE));
-  return replaceRange(link, range, { bitmap, checksums: NONE, payload: NONE });
-}
-
 /** A strong hash of each block of a range. @param raw  nothing is judged by stored checksums */
 export function hashRange(
   link: ReplicaLink,
@@ -155,5 +149,3 @@ export async function flushMember(link: ReplicaLink): Promise<void> {
   link.request(op, { op: IO_OP.FLUSH, flags: 0, offsetBytes: 0, lengthBytes: 0 });
   await op.done;
 }
-
-const NONE = Buffer.alloc(0);

@@ -19,9 +19,10 @@ import type { DataPath } from '../data-path.js';
 import type { EngineConfig } from '../engine-config.js';
 import type { EngineEnvironment } from '../engine-environment.js';
 import type { EventLog } from '../events/event-log.js';
+import { mayDial } from '../exposure.js';
 import { connectMember } from '../standalone/connect-member.js';
 import { CatchUp } from './catch-up.js';
-import { findReplica } from './find-replica.js';
+import { findReplica, type Place } from './find-replica.js';
 import { Progress, type ProgressView } from './progress.js';
 import { RangeCopier } from './range-copier.js';
 
@@ -47,12 +48,27 @@ interface Candidate {
   lastInSyncMs: number;
   progress: Progress | undefined;
   reason: string;
+  /** when the next attempt begins; undefined: under way, or none is due */
+  nextTryMs: number | undefined;
+  /** aborted: nobody wants it back */
+  abort: AbortController;
+  ended: Promise<void>;
 }
 
-interface Found {
+/** How the return of one member stands. */
+export interface Trial {
+  /** since it was last well */
+  readonly attempts: number;
+  /** why the last attempt failed; '' if none did */
+  readonly reason: string;
+  /** until the next attempt; undefined: under way, or none is due */
+  readonly nextTryMs: number | undefined;
+  /** of the attempt under way */
+  readonly progress: ProgressView | undefined;
+}
+
+interface Found extends Place {
   readonly replicaId: string;
-  readonly address: string;
-  readonly control: ReplicaControl;
 }
 
 const FIRST_PAUSE_MS = 500;
@@ -72,31 +88,43 @@ export class MemberReturns {
     this.#options = options;
   }
 
-  /** How far the catch-up of a member is; undefined: it is not under way. */
-  progressOf(replicaId: string): ProgressView | undefined {
-    return this.#candidates.get(replicaId)?.progress?.view();
-  }
-
-  /** Why the last attempt failed; '' if none did. */
-  reasonOf(replicaId: string): string {
-    return this.#candidates.get(replicaId)?.reason ?? '';
+  /** Undefined: the member never was out in this tenure. */
+  trialOf(replicaId: string): Trial | undefined {
+    const candidate = this.#candidates.get(replicaId);
+    if (candidate === undefined) return undefined;
+    const { attempts, reason, progress, nextTryMs } = candidate;
+    const nowMs = this.#options.environment.clock.nowMs();
+    const leftMs = nextTryMs === undefined ? undefined : Math.max(0, nextTryMs - nowMs);
+    return { attempts, reason, progress: progress?.view(), nextTryMs: leftMs };
   }
 
   /** The member is out: tries to bring it back until it is in-sync or the tenure ends. */
   start(replicaId: string, firstPauseMs = FIRST_PAUSE_MS): void {
     const candidate = this.#candidateOf(replicaId);
-    if (candidate.running || this.#options.signal.aborted) return;
-    candidate.running = true;
-    void this.#run(replicaId, candidate, firstPauseMs).finally(() => {
-      candidate.running = false;
-    });
+    if (candidate.running || !this.#isWanted(candidate)) return;
+    candidate.ended = this.#run(replicaId, candidate, firstPauseMs);
+  }
+
+  /** The member is about to be taken off: no attempt begins any more. Resolves when none is under
+   *  way; one that has attached the member ends with its link. */
+  release(replicaId: string): Promise<void> {
+    const candidate = this.#candidateOf(replicaId);
+    candidate.abort.abort(new StorageError('ABORTED', 'the member is taken off'));
+    return candidate.ended;
+  }
+
+  /** It was not taken off after all. */
+  want(replicaId: string): void {
+    this.#candidateOf(replicaId).abort = new AbortController();
+    if (this.#options.keeper.set.roleOf(replicaId) === 'out') this.start(replicaId);
   }
 
   forget(replicaId: string): void {
     this.#candidates.delete(replicaId);
   }
 
-  /** Makes a new member on the daemon at `address`; it is filled in the background.
+  /** Makes a new member on the daemon at `address`; it is filled in the background. Whether it can
+   *  be made there was looked at before.
    *  @throws StorageError why it could not be recorded */
   async join(address: string): Promise<string> {
     const { environment, keeper, data, events } = this.#options;
@@ -110,24 +138,47 @@ export class MemberReturns {
   }
 
   async #run(replicaId: string, candidate: Candidate, firstPauseMs: number): Promise<void> {
-    const { signal, keeper, environment } = this.#options;
-    const { clock } = environment;
-    if (clock.nowMs() - candidate.lastInSyncMs > WELL_MS) candidate.attempts = 0;
-    let pauseMs = candidate.attempts === 0 ? firstPauseMs : this.#pauseMs(candidate);
-    for (;;) {
-      const backOffMs = this.#options.slow.backOffMs(replicaId, clock.nowMs());
-      await sleep(clock, Math.max(pauseMs, backOffMs), signal).catch(() => undefined);
-      if (signal.aborted || keeper.set.roleOf(replicaId) !== 'out') return;
-      candidate.attempts += 1;
-      const done = await this.#attempt(replicaId, candidate);
-      candidate.progress = undefined;
-      if (done) candidate.lastInSyncMs = clock.nowMs();
-      if (done || signal.aborted) return;
-      // While it was attached it may have been named in-sync by a record: its exclusion comes
-      // first.
-      if (keeper.set.roleOf(replicaId) !== 'out') return;
-      pauseMs = this.#pauseMs(candidate);
+    const { clock } = this.#options.environment;
+    const signal = AbortSignal.any([this.#options.signal, candidate.abort.signal]);
+    candidate.running = true;
+    try {
+      if (clock.nowMs() - candidate.lastInSyncMs > WELL_MS) candidate.attempts = 0;
+      let pauseMs = candidate.attempts === 0 ? firstPauseMs : this.#pauseMs(candidate);
+      while (this.#isOut(replicaId, candidate)) {
+        await this.#pause(replicaId, candidate, { pauseMs, signal });
+        if (!this.#isOut(replicaId, candidate)) break;
+        candidate.attempts += 1;
+        const done = await this.#attempt(replicaId, candidate, signal);
+        candidate.progress = undefined;
+        if (done) candidate.lastInSyncMs = clock.nowMs();
+        pauseMs = this.#pauseMs(candidate);
+      }
+    } finally {
+      // In the very step that found it not to be out: whoever finds it out later starts this anew.
+      candidate.running = false;
     }
+  }
+
+  #isWanted(candidate: Candidate): boolean {
+    return !candidate.abort.signal.aborted && !this.#options.signal.aborted;
+  }
+
+  /** False also while its exclusion is not stored: it may have been named in-sync by a record. */
+  #isOut(replicaId: string, candidate: Candidate): boolean {
+    return this.#isWanted(candidate) && this.#options.keeper.set.roleOf(replicaId) === 'out';
+  }
+
+  async #pause(
+    replicaId: string,
+    candidate: Candidate,
+    { pauseMs, signal }: { readonly pauseMs: number; readonly signal: AbortSignal },
+  ): Promise<void> {
+    const { slow, environment } = this.#options;
+    const { clock } = environment;
+    const waitMs = Math.max(pauseMs, slow.backOffMs(replicaId, clock.nowMs()));
+    candidate.nextTryMs = clock.nowMs() + waitMs;
+    await sleep(clock, waitMs, signal).catch(() => undefined);
+    candidate.nextTryMs = undefined;
   }
 
   #pauseMs(candidate: Candidate): number {
@@ -135,14 +186,16 @@ export class MemberReturns {
   }
 
   /** True: in-sync. */
-  async #attempt(replicaId: string, candidate: Candidate): Promise<boolean> {
-    const { events, signal } = this.#options;
+  async #attempt(replicaId: string, candidate: Candidate, signal: AbortSignal): Promise<boolean> {
+    const { events } = this.#options;
     candidate.progress = new Progress(this.#options.environment.clock);
     try {
       const found = await this.#find(replicaId);
+      signal.throwIfAborted();
       const opened = await this.#open(found);
+      signal.throwIfAborted();
       const link = await this.#connect(found, opened);
-      await this.#catchUp(link, opened, candidate.progress);
+      await this.#catchUp(link, opened, { progress: candidate.progress, signal });
       return true;
     } catch (cause) {
       if (signal.aborted) return false;
@@ -155,9 +208,13 @@ export class MemberReturns {
 
   async #find(replicaId: string): Promise<Found> {
     const { config, environment, keeper, known } = this.#options;
-    const member = keeper.set.record.members.find((m) => m.replicaId === replicaId);
+    const recorded = keeper.set.record.members.find((m) => m.replicaId === replicaId);
     const { network } = environment;
     const { volume, tuning, replicas } = config;
+    // The record may come from an engine that was allowed more than this one.
+    const where = recorded?.address ?? '';
+    const may = replicas.includes(where) || mayDial(where, config);
+    const member = recorded === undefined || may ? recorded : { ...recorded, address: '' };
     const place = await findReplica({
       ...{ volume, replicaId, member, addresses: replicas },
       dial: (address) => network.control(address, tuning.controlDeadlineMs),
@@ -166,7 +223,14 @@ export class MemberReturns {
     });
     known.get(replicaId)?.control.close();
     known.set(replicaId, place);
+    if (!this.#isAsItLeft(place)) this.#options.data.table.away.get(replicaId)?.forget();
     return { replicaId, ...place };
+  }
+
+  /** False: a list of what it missed since it left says too little. It has failed, with nobody to
+   *  tell, and lost what was not flushed (D3), or its disk is an older one (scenario 55). */
+  #isAsItLeft({ info }: Place): boolean {
+    return info !== undefined && !info.failed && info.epoch === this.#options.epoch;
   }
 
   async #open(found: Found): Promise<OpenReplicaReply> {
@@ -190,8 +254,12 @@ export class MemberReturns {
     });
   }
 
-  async #catchUp(link: ReplicaLink, opened: OpenReplicaReply, progress: Progress): Promise<void> {
-    const { keeper, data, events, signal } = this.#options;
+  async #catchUp(
+    link: ReplicaLink,
+    opened: OpenReplicaReply,
+    { progress, signal }: { readonly progress: Progress; readonly signal: AbortSignal },
+  ): Promise<void> {
+    const { keeper, data, events } = this.#options;
     const { replicaId } = link;
     if (signal.aborted || link.broken !== undefined || keeper.set.roleOf(replicaId) !== 'out') {
       const error = link.broken ?? new StorageError('ABORTED', 'the member is not wanted now');
@@ -206,7 +274,7 @@ export class MemberReturns {
     const how = missed.overflowed ? 'by dirty regions and tags' : `${missed.blockCount()} blocks`;
     events.add('rebuilding', `catching up: ${how}`, { replica: replicaId });
     try {
-      await this.#makeCatchUp(link, { missed, suspect, progress }).run();
+      await this.#makeCatchUp(link, { missed, suspect, progress, signal }).run();
       if (link.broken !== undefined) throw link.broken;
       await this.#noteDirty(replicaId);
       if (opened.lossy) await this.#noteComplete(replicaId, opened);
@@ -232,16 +300,18 @@ export class MemberReturns {
 
   #makeCatchUp(
     target: ReplicaLink,
-    state: Pick<ConstructorParameters<typeof CatchUp>[0], 'missed' | 'progress'> & {
+    state: Pick<ConstructorParameters<typeof CatchUp>[0], 'missed' | 'progress' | 'signal'> & {
       readonly suspect: readonly number[];
     },
   ): CatchUp {
-    const { config, environment, data, epoch, signal, known } = this.#options;
+    const { config, environment, data, epoch, known } = this.#options;
     const { clock, log } = environment;
     const { table, lock, pacer } = data;
     const copier = new RangeCopier({
       ...{ target, table, lock, gate: data.unequal, verifyBlocks: crc32cVerify },
-      onBadCopy: (link, _error, offsetBytes) => data.repair.add(link, offsetBytes),
+      onBadCopy: (link, { code }, offsetBytes) => {
+        if (code === 'CORRUPT_BLOCK' || code === 'IO_ERROR') data.repair.add(link, offsetBytes);
+      },
     });
     const tellerOf = (replicaId: string) => {
       const member = known.get(replicaId);
@@ -252,8 +322,9 @@ export class MemberReturns {
     return new CatchUp({
       ...{ volume: config.volume, epoch, target, targetTeller, tellerOf, copier },
       ...{ missed: state.missed, progress: state.progress, suspectRegions: state.suspect },
-      ...{ table, lock, pacer, clock, log, signal },
+      ...{ table, lock, pacer, clock, log, signal: state.signal },
       whenSettled: () => data.fanout.whenSettled(),
+      whenEqual: () => data.unequal.whenEqual(),
       volumeBytes: () => data.volume.sizeBytes,
     });
   }
@@ -283,7 +354,11 @@ export class MemberReturns {
     let candidate = this.#candidates.get(replicaId);
     if (candidate === undefined) {
       const lastInSyncMs = this.#options.environment.clock.nowMs();
-      candidate = { running: false, attempts: 0, lastInSyncMs, progress: undefined, reason: '' };
+      candidate = {
+        ...{ running: false, attempts: 0, lastInSyncMs, reason: '' },
+        ...{ progress: undefined, nextTryMs: undefined },
+        ...{ abort: new AbortController(), ended: Promise.resolve() },
+      };
       this.#candidates.set(replicaId, candidate);
     }
     return candidate;

@@ -97,6 +97,7 @@ export class Scrub {
   #abort: AbortController | undefined;
   #running: Promise<void> | undefined;
   #savedMs = Number.NEGATIVE_INFINITY;
+  #interrupted = false;
 
   constructor(options: ScrubOptions) {
     this.#options = options;
@@ -110,7 +111,13 @@ export class Scrub {
   async load(): Promise<void> {
     const kept = await this.#options.store.load().catch(() => undefined);
     if (kept === undefined) return;
-    this.#report = kept.state === 'running' ? { ...kept, state: 'stopped' } : kept;
+    this.#interrupted = kept.state === 'running';
+    this.#report = this.#interrupted ? { ...kept, state: 'stopped' } : kept;
+  }
+
+  /** The pass was not stopped on purpose: it is kept as one that runs, for the next engine. */
+  get interrupted(): boolean {
+    return this.#interrupted;
   }
 
   /** Begins a pass, or goes on with one that was stopped. No effect while one runs. */
@@ -124,6 +131,7 @@ export class Scrub {
       : { ...NO_SCRUB, provedMs: before.provedMs, state: 'running', startedMs: clock.wallMs() };
     this.#report = { ...this.#report, totalBytes: volumeBytes() };
     events.add('scrub', resume ? 'scrub goes on' : 'scrub begins');
+    this.#interrupted = false;
     this.#abort = new AbortController();
     this.#running = this.#run(this.#abort.signal).finally(() => {
       this.#running = undefined;
@@ -134,6 +142,16 @@ export class Scrub {
   async stop(): Promise<void> {
     this.#abort?.abort(new StorageError('ABORTED', 'the scrub was stopped'));
     await this.#running;
+    // Also one that was interrupted earlier: a person does not want it to go on.
+    if (!this.#interrupted) return;
+    this.#interrupted = false;
+    await this.#save(true);
+  }
+
+  /** Ends the pass under way because the engine ends. */
+  async interrupt(): Promise<void> {
+    this.#abort?.abort(new StorageError('CLOSED', 'the engine stops'));
+    await this.#running;
   }
 
   async #run(signal: AbortSignal): Promise<void> {
@@ -141,8 +159,9 @@ export class Scrub {
     try {
       await this.#pass(signal);
     } catch (cause) {
-      const { message } = toStorageError(cause, 'scrub');
+      const { code, message } = toStorageError(cause, 'scrub');
       this.#report = { ...this.#report, state: 'stopped' };
+      this.#interrupted = code !== 'ABORTED' || !signal.aborted;
       events.add('scrub', `scrub stopped: ${message}`);
       await this.#save(true);
       return;
@@ -273,7 +292,8 @@ export class Scrub {
     const { clock, store, log } = this.#options;
     if (!now && clock.nowMs() - this.#savedMs < SAVE_EVERY_MS) return;
     this.#savedMs = clock.nowMs();
-    await store.save(this.#report).catch((error: unknown) => {
+    const state = this.#interrupted ? 'running' : this.#report.state;
+    await store.save({ ...this.#report, state }).catch((error: unknown) => {
       log.warn({ err: error }, 'the position of the scrub could not be kept');
     });
   }

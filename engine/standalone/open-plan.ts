@@ -35,6 +35,8 @@ export interface OpenWish {
 export interface OwnTenure {
   /** highest epoch that this engine has tried */
   readonly epoch: number;
+  /** when it had the volume last */
+  readonly members?: readonly MemberRecord[];
 }
 
 export interface PlannedMember {
@@ -74,7 +76,19 @@ export function planOpen(answers: readonly Answer[], wish: OpenWish): OpenPlan {
       if (info.volume === wish.volume) found.push({ address: answer.address, info });
     }
   }
+  if (found.length === 0 && wish.own !== undefined) throw nobodyHasIt(answers, wish.volume);
   return found.length === 0 ? planCreate(answers, wish) : planExisting(answers, found, wish);
+}
+
+/** An engine that opens its volume again never makes a new one in its place. */
+function nobodyHasIt(answers: readonly Answer[], volume: string): StorageError {
+  const silent = answers.filter((a) => a.reply === undefined);
+  const who = silent.map((a) => a.address).join(', ');
+  const text = `no daemon that answers has volume ${volume}`;
+  const [first] = silent;
+  if (first === undefined) return new StorageError('NOT_FOUND', text, { volume });
+  const why = first.error?.message ?? '';
+  return new StorageError('UNAVAILABLE', `${text}, and ${who} did not: ${why}`, { volume });
 }
 
 function refuseDoubles(answers: readonly Answer[]): void {

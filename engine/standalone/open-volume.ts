@@ -8,7 +8,8 @@ import { CopiesAlone, type MembershipAuthority } from '../core/membership-author
 import type { RecordVersion } from '../core/replica-set.js';
 import type { EngineConfig } from '../engine-config.js';
 import type { EngineEnvironment } from '../engine-environment.js';
-import { type Dial, identify, type OpenedMember, openMember } from './open-member.js';
+import { askDaemons } from './ask-daemons.js';
+import { type Dial, type OpenedMember, openMember } from './open-member.js';
 import { type OpenPlan, type OwnTenure, type PlannedMember, planOpen } from './open-plan.js';
 
 /** A volume whose members are fenced: what a tenure begins with. */
@@ -40,8 +41,7 @@ export async function openMembers(
 ): Promise<OpenedVolume> {
   const { log, network } = environment;
   const dial: Dial = (address) => network.control(address, config.tuning.controlDeadlineMs);
-  const asked = config.replicas.map((address) => identify(dial, config.volume, address));
-  const answers = await Promise.all(asked);
+  const answers = await askDaemons(config, dial, wish.own?.members);
   for (const { address, error } of answers) {
     if (error !== undefined) log.warn({ address, code: error.code }, error.message);
   }

@@ -30,6 +30,10 @@ function engineReplicaOf(wire: v1.EngineReplicaStatus.$Properties): m.EngineRepl
     inFlight: wire.inFlight ?? 0,
     local: wire.local ?? false,
     ...(wire.progress ? { progress: progressOf(wire.progress) } : {}),
+    recordedState: oneOf(wire.recordedState, MEMBER_STATES, 'recorded state'),
+    stateMs: safeNumber(wire.stateMs, 'time in the state'),
+    attempts: wire.attempts ?? 0,
+    nextTryMs: safeNumber(wire.nextTryMs, 'time to the next try'),
   };
 }
 
@@ -97,6 +101,12 @@ export const ENGINE_CODECS = {
         boundedText(uri, PATH_MAX, 'uri'),
       ),
       engineId: checkToken(wire.engineId ?? '', 'engine id'),
+      wallMs: safeNumber(wire.wallMs, 'wall time'),
+      stateMs: safeNumber(wire.stateMs, 'time in the state'),
+      parkedOperations: wire.parkedOperations ?? 0,
+      refusing: wire.refusing ?? false,
+      ioTimeoutMs: safeNumber(wire.ioTimeoutMs, 'i/o timeout'),
+      unequalExtents: safeNumber(wire.unequalExtents, 'unequal extents'),
     }),
   ),
   engineStopRequest: codec(v1.EngineStopRequest, (): m.EngineStopRequest => ({})),
@@ -123,9 +133,18 @@ export const ENGINE_CODECS = {
     v1.RemoveReplicaRequest,
     (wire): m.RemoveReplicaRequest => ({
       replicaId: checkName(wire.replicaId ?? '', 'replica id'),
+      deleteData: wire.deleteData ?? false,
+      address: boundedText(wire.address, TEXT_MAX, 'address'),
     }),
   ),
-  removeReplicaReply: codec(v1.RemoveReplicaReply, (): m.RemoveReplicaReply => ({})),
+  removeReplicaReply: codec(
+    v1.RemoveReplicaReply,
+    (wire): m.RemoveReplicaReply => ({
+      dataDeleted: wire.dataDeleted ?? false,
+      dataAddress: boundedText(wire.dataAddress, TEXT_MAX, 'address'),
+      note: plainText(wire.note, TEXT_MAX),
+    }),
+  ),
   scrubRequest: codec(
     v1.ScrubRequest,
     (wire): m.ScrubRequest => ({ action: oneOf(wire.action, ACTIONS, 'action') }),

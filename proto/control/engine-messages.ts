@@ -17,6 +17,14 @@ export interface EngineReplicaStatus {
   readonly local: boolean;
   /** while it catches up */
   readonly progress?: RebuildProgress;
+  /** in the durable record: decides who a start needs (R4) */
+  readonly recordedState: ControlMemberState;
+  /** it has been in `state` for so long */
+  readonly stateMs: number;
+  /** to bring it back, since it was last well */
+  readonly attempts: number;
+  /** until the next one; 0: under way, or not needed */
+  readonly nextTryMs: number;
 }
 
 export interface RebuildProgress {
@@ -38,6 +46,18 @@ export interface EngineStatus {
   readonly replicas: readonly EngineReplicaStatus[];
   readonly uris: readonly string[];
   readonly engineId: string;
+  /** wall time of the engine, for people */
+  readonly wallMs: number;
+  /** it has been in `state` for so long */
+  readonly stateMs: number;
+  /** they wait for an in-sync replica */
+  readonly parkedOperations: number;
+  /** I/O fails instead of waiting */
+  readonly refusing: boolean;
+  /** how long I/O waits before it fails */
+  readonly ioTimeoutMs: number;
+  /** not yet made equal after an unclean stop */
+  readonly unequalExtents: number;
 }
 
 export type EngineStopRequest = Record<string, never>;
@@ -80,9 +100,19 @@ export interface AddReplicaReply {
 
 export interface RemoveReplicaRequest {
   readonly replicaId: string;
+  /** on its daemon, after it was taken off */
+  readonly deleteData: boolean;
+  /** where the data is, of a replica that is no member; '' otherwise */
+  readonly address: string;
 }
 
-export type RemoveReplicaReply = Record<string, never>;
+export interface RemoveReplicaReply {
+  readonly dataDeleted: boolean;
+  /** where the data stays; '': nowhere, or not known */
+  readonly dataAddress: string;
+  /** why it could not be deleted */
+  readonly note: string;
+}
 
 export interface ScrubRequest {
   readonly action: 'status' | 'start' | 'stop';

@@ -2,13 +2,13 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { absoluteAddress, engineStatus, type StatusClient } from '../../cli/engine-status.js';
 import { createProgram, main } from '../../cli/main.js';
-import { renderReplicas } from '../../cli/replica-command.js';
+import { renderReplicas } from '../../cli/replica-text.js';
 import { describeError } from '../../cli/report.js';
-import { renderVolume } from '../../cli/volume-command.js';
+import { absoluteAddress, openVolume, withVolume } from '../../cli/volume-client.js';
+import { renderVolume } from '../../cli/volume-text.js';
 import { ERROR_CODES, StorageError } from '../../common/errors.js';
-import type { EngineStatus } from '../../proto/control.js';
+import { FakeVolume, replicaWith, statusWith } from './volume-facts.js';
 
 let stdout = '';
 let stderr = '';
@@ -44,9 +44,22 @@ describe('aurochs: exit codes and errors', () => {
     [['up', '--data', '/tmp/x', '--size', '0'], 2],
     [['up', '--data', '/tmp/x', '--nodes', '0'], 2],
     [['up', '--data', '/tmp/x', '--volume', '../etc'], 2],
+    [['up', '--data', '/tmp/x', '--io-timeout', 'long'], 2],
+    [['up', '--data', '/tmp/x', '--rebuild-rate', '10MB'], 2],
+    [['up', '--data', '/tmp/x', '--scrub-interval', '-1'], 2],
     [['volume', 'show', 'demo'], 2],
     [['volume', 'show', 'Demo'], 2],
     [['replica', 'ls', '--engine', 'unix:/x'], 2],
+    [['replica', 'add', 'demo', 'nowhere', '--engine', 'unix:/x'], 2],
+    [['replica', 'add', 'demo', '10.0.0.1:9601'], 2],
+    [['replica', 'remove', 'demo', '--engine', 'unix:/x'], 2],
+    [['replica', 'replace', 'demo', 'r-1', '--engine', 'unix:/x'], 2],
+    [['explain', 'demo'], 2],
+    [['explain', 'demo', '--since', '1 hour', '--engine', 'unix:/x'], 2],
+    [['explain', 'demo', '--engine', 'unix:/nobody/listens'], 5],
+    [['events', 'demo', '-n', '0', '--engine', 'unix:/x'], 2],
+    [['scrub', 'begin', 'demo', '--engine', 'unix:/x'], 2],
+    [['scrub', 'status', 'demo'], 2],
     [['bench', 'http://x'], 2],
   ])('%j ends with %i', async (argv, exitCode) => {
     expect(await main(argv)).toBe(exitCode);
@@ -107,53 +120,38 @@ describe('aurochs up: a folder made otherwise', () => {
   });
 });
 
-const status: EngineStatus = {
-  volume: 'demo',
-  sizeBytes: 1024 ** 3,
-  epoch: 7,
-  generation: 3,
+const status = statusWith({
   state: 'degraded',
+  generation: 3,
+  epoch: 7,
   reason: 'one copy is excluded',
-  engineId: 'e-1',
   uris: ['nbd+unix:///demo?socket=/s'],
   replicas: [
-    {
-      replicaId: 'r-1',
-      address: 'unix:/a',
-      state: 'in-sync',
-      reason: '',
-      allocatedBytes: 1024 ** 2,
-      readLatencyMs: 0.123,
-      writeLatencyMs: 1,
-      inFlight: 4,
-      local: true,
-    },
-    {
-      replicaId: 'r-2',
-      address: '10.0.0.2:9501',
-      state: 'failed',
+    replicaWith({
+      ...{ replicaId: 'r-1', address: 'unix:/a', allocatedBytes: 1024 ** 2, local: true },
+      ...{ readLatencyMs: 0.123, writeLatencyMs: 1, inFlight: 4 },
+    }),
+    replicaWith({
+      ...{ replicaId: 'r-2', address: '10.0.0.2:9501', state: 'failed', recordedState: 'failed' },
       reason: 'connection lost',
-      allocatedBytes: 0,
-      readLatencyMs: 0,
-      writeLatencyMs: 0,
-      inFlight: 0,
-      local: false,
-    },
+    }),
   ],
-};
+});
 
 describe('volume show and replica ls', () => {
   let closed = 0;
-  const connect = (): StatusClient => ({
-    status: async () => status,
-    close: () => {
-      closed += 1;
-    },
-  });
+  const connect = (): FakeVolume =>
+    new FakeVolume({
+      status: () => status,
+      onClose: () => {
+        closed += 1;
+      },
+    });
 
   it('ask the engine and close the connection', async () => {
     closed = 0;
-    expect(await engineStatus('demo', { engine: 'unix:/x', connect })).toBe(status);
+    const access = { engine: 'unix:/x', connect };
+    expect(await withVolume('demo', access, (client) => client.status())).toBe(status);
     expect(closed).toBe(1);
   });
 
@@ -165,9 +163,8 @@ describe('volume show and replica ls', () => {
 
   it('refuse an engine that serves another volume, and close', async () => {
     closed = 0;
-    await expect(engineStatus('pg', { engine: 'unix:/x', connect })).rejects.toMatchObject({
-      code: 'NOT_FOUND',
-    });
+    const opened = openVolume('pg', { engine: 'unix:/x', connect });
+    await expect(opened).rejects.toMatchObject({ code: 'NOT_FOUND' });
     expect(closed).toBe(1);
   });
 

@@ -34,10 +34,20 @@ const STATUS: EngineStatus = {
         bytesPerSecond: 7,
         etaMs: 0,
       },
+      recordedState: 'failed',
+      stateMs: 12_000,
+      attempts: 3,
+      nextTryMs: 450,
     },
   ],
   uris: ['nbd+unix:///v1?socket=/run/v1'],
   engineId: 'e-1',
+  wallMs: 1.7e12,
+  stateMs: 3_600_000,
+  parkedOperations: 14,
+  refusing: true,
+  ioTimeoutMs: 60_000,
+  unequalExtents: 640,
 };
 
 describe('control of an engine', () => {
@@ -76,7 +86,7 @@ describe('control of an engine', () => {
       },
       removeReplica: async (request) => {
         asked.push(request);
-        return {};
+        return { dataDeleted: false, dataAddress: 'h:2', note: 'in use' };
       },
       scrub: async (request) => {
         asked.push(request);
@@ -91,9 +101,11 @@ describe('control of an engine', () => {
     expect(stopped).toBe(1);
     expect(await client.events({ afterSeq: 3 })).toEqual({ events: [event] });
     expect(await client.addReplica({ address: 'h:1' })).toEqual({ replicaId: 'r-new' });
-    expect(await client.removeReplica({ replicaId: 'r-1' })).toEqual({});
+    const removal = { replicaId: 'r-1', deleteData: true, address: 'h:2' };
+    const removed = { dataDeleted: false, dataAddress: 'h:2', note: 'in use' };
+    expect(await client.removeReplica(removal)).toEqual(removed);
     expect(await client.scrub({ action: 'start' })).toEqual(report);
-    const sent = [{ afterSeq: 3 }, { address: 'h:1' }, { replicaId: 'r-1' }, { action: 'start' }];
+    const sent = [{ afterSeq: 3 }, { address: 'h:1' }, removal, { action: 'start' }];
     expect(asked).toEqual(sent);
     const wrong = { action: 'begin' as 'start' };
     await expect(client.scrub(wrong)).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });

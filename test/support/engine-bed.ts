@@ -42,6 +42,7 @@ export interface BedTuning {
   readonly settleDeadlineMs?: number;
   readonly clock?: Clock;
   readonly gate?: EqualGate;
+  readonly sizeBytes?: number;
 }
 
 export class EngineBed {
@@ -65,6 +66,7 @@ export class EngineBed {
   readonly lock = new RangeLock();
   readonly clock: Clock;
   readonly gate: EqualGate;
+  readonly sizeBytes: number;
   #id = 0;
 
   constructor(
@@ -75,7 +77,8 @@ export class EngineBed {
     this.gate = tuning.gate ?? ALL_EQUAL;
     const { clock, gate } = this;
     const ids = ['a', 'b', 'c', 'd'].slice(0, count);
-    this.replicas = ids.map((id) => new FakeReplica(id, SIZE, crc32cBlocks));
+    this.sizeBytes = tuning.sizeBytes ?? SIZE;
+    this.replicas = ids.map((id) => new FakeReplica(id, this.sizeBytes, crc32cBlocks));
     const members = ids.map((id) => ({ replicaId: id, address: '', state: 'in-sync' as const }));
     const record = { epoch: 1, generation: 1, engineId: 'e', era: 0, members };
     this.set = new ReplicaSet(record);
@@ -100,7 +103,7 @@ export class EngineBed {
     this.cleaner = new RegionCleaner({
       ...{ tracker, lock, table, fanout: this.fanout, clock, gate },
       log: pino({ level: 'silent' }),
-      volumeBytes: () => SIZE,
+      volumeBytes: () => this.sizeBytes,
       idleMs: 0,
       intervalMs: 1000,
     });
@@ -196,7 +199,8 @@ export class EngineBed {
   #makeVolume(): EngineVolume {
     const silent = () => undefined;
     return new EngineVolume({
-      ...{ name: 'v', sizeBytes: SIZE, lock: this.lock, fanout: this.fanout, reads: this.reads },
+      ...{ name: 'v', sizeBytes: this.sizeBytes, lock: this.lock, fanout: this.fanout },
+      reads: this.reads,
       ...{ maps: new MapReader(this.reads), tracker: this.tracker },
       ...{ gate: this.gate, clock: this.clock },
       observe: {

@@ -10,6 +10,13 @@ interface Waiting {
   readonly reject: (error: Error) => void;
 }
 
+/** The server answered with an error. */
+export class NbdRefusal extends Error {
+  constructor(readonly errno: number) {
+    super(`errno ${errno}`);
+  }
+}
+
 export class SimpleNbd {
   sizeBytes = 0;
   #buffered = Buffer.alloc(0);
@@ -47,8 +54,8 @@ export class SimpleNbd {
     return client;
   }
 
-  /** Resolves with the data of a read, else empty. Rejects with the error number, or when the
-   *  connection ends. */
+  /** Resolves with the data of a read, else empty. Rejects with an NbdRefusal, or with another
+   *  error when the connection ends. */
   request(
     type: number,
     offset: number,
@@ -74,6 +81,7 @@ export class SimpleNbd {
   }
 
   close(): Promise<void> {
+    if (this.socket.closed) return Promise.resolve();
     return new Promise((resolve) => {
       this.socket.once('close', () => resolve());
       const disc = Buffer.alloc(28);
@@ -91,11 +99,13 @@ export class SimpleNbd {
         const cookie = header.readUInt32BE(12);
         const waiting = this.#waiting.get(cookie);
         if (waiting === undefined) throw new Error(`reply to unknown cookie ${cookie}`);
-        this.#waiting.delete(cookie);
         const errno = header.readUInt32BE(4);
-        if (errno !== 0) waiting.reject(new Error(`errno ${errno}`));
-        else
-          waiting.resolve(waiting.readLength > 0 ? await this.#take(waiting.readLength) : header);
+        const isRead = errno === 0 && waiting.readLength > 0;
+        // It waits until it has its data: the connection may end inside of them.
+        const bytes = isRead ? await this.#take(waiting.readLength) : header;
+        this.#waiting.delete(cookie);
+        if (errno !== 0) waiting.reject(new NbdRefusal(errno));
+        else waiting.resolve(bytes);
       }
     } catch (error) {
       this.#fail(error as Error);

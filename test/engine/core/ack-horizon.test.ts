@@ -45,7 +45,7 @@ describe('ack horizon (P5: what is later may differ after a crash)', () => {
     expect(horizon.ackedThrough).toBe(2);
   });
 
-  it('a new tenure has decided all that was open; late ends of the old one move nothing', async () => {
+  it('a new tenure has decided all that was open; late ends of the old move nothing', async () => {
     const horizon = new AckHorizon();
     const old = op(1);
     horizon.open(old);

@@ -18,7 +18,7 @@ const missedBlocks = (missed: {
   missed.runs(0).flatMap(({ first, count }) => Array.from({ length: count }, (_, n) => first + n));
 
 describe('what a member that left has missed', () => {
-  it('F2: what it refused is missed, also when it is back before the others have answered', async () => {
+  it('F2: what it refused is missed, also when it is back before others answered', async () => {
     const bed = new Bed(3);
     const [, b, c] = [0, 1, 2].map((n) => replica(bed, n));
     b?.refuse(IO_OP.WRITE, 'IO_ERROR');
@@ -36,7 +36,7 @@ describe('what a member that left has missed', () => {
     expect(bed.set.roleOf('b')).toBe('rebuilding');
   });
 
-  it('scenario 38: a rebuilding member that took what all refused, and left, has to undo it', async () => {
+  it('scenario 38: a rebuilding member that took what all refused and left undoes it', async () => {
     const bed = new Bed(3);
     replica(bed, 2).cut();
     await bed.write(0, fill(BLOCK_SIZE, 1));
@@ -106,7 +106,7 @@ describe('a flush while members come and go', () => {
 });
 
 describe('when the tenure ends', () => {
-  it('an operation that waits for an exclusion waits for the next tenure (scenario 23)', async () => {
+  it('who waits for an exclusion waits for the next tenure (scenario 23)', async () => {
     const bed = new Bed(2);
     bed.whenLost = 'wait';
     bed.storing = new Promise(() => undefined);

@@ -117,7 +117,7 @@ class KeeperBed {
 }
 
 describe('an exclusion (P3)', () => {
-  it('is in the authority first, then on every remaining member; then what waits goes on', async () => {
+  it('is in the authority first, then on all that remain; then what waits goes on', async () => {
     const bed = new KeeperBed();
     const go = bed.holdStoring();
     bed.fail('c');
@@ -330,7 +330,7 @@ describe('a promotion (P6)', () => {
     return bed;
   };
 
-  it('resolves once it is stored on all, the promoted one too; writes go on meanwhile', async () => {
+  it('resolves once stored on all, the promoted one too; writes go on meanwhile', async () => {
     const bed = attached();
     const go = bed.holdStoring();
     const promoted = outcome(bed.keeper.promote('c'));
@@ -342,7 +342,7 @@ describe('a promotion (P6)', () => {
     expect(bed.set.healthy()).toEqual(['a', 'b', 'c']);
   });
 
-  it('of one that fails meanwhile is refused, and undone before a write is acknowledged', async () => {
+  it('of one that fails meanwhile is refused, and undone before the next ack', async () => {
     const bed = attached();
     const go = bed.holdStoring();
     const promoted = outcome(bed.keeper.promote('c'));

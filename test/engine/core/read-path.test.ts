@@ -35,7 +35,7 @@ function expectNothingHeld(bed: Bed): void {
 }
 
 describe('a read that is slow', () => {
-  it('is asked of a second member, the first good answer counts, the late one is dropped', async () => {
+  it('is asked of a second member; the first good answer counts, the late is dropped', async () => {
     const { bed, clock } = await makeBed(2);
     for (let n = 0; n < 20; n += 1) await bed.read(0, BLOCK_SIZE);
     const [before = 0] = reads(bed);
@@ -55,7 +55,7 @@ describe('a read that is slow', () => {
     expectNothingHeld(bed);
   });
 
-  it('is hedged at most once in twenty reads, so that a slow set does not become slower', async () => {
+  it('is hedged once in twenty reads at most: a slow set does not become slower', async () => {
     const { bed, clock } = await makeBed(2);
     for (let n = 0; n < 60; n += 1) await bed.read(0, BLOCK_SIZE);
     hold(bed, true);
@@ -72,7 +72,7 @@ describe('a read that is slow', () => {
     expectNothingHeld(bed);
   });
 
-  it('fails over when the second member cannot serve, and still takes the first answer', async () => {
+  it('fails over when the second cannot serve, and still takes the first answer', async () => {
     const { bed, clock } = await makeBed(2);
     for (let n = 0; n < 20; n += 1) await bed.read(0, BLOCK_SIZE);
     bed.replicas[0]?.hold(true);
@@ -96,7 +96,7 @@ describe('a read that is slow', () => {
 });
 
 describe('P13: the read lease', () => {
-  it('an answer that comes after the lease waits until all members have confirmed anew', async () => {
+  it('an answer after the lease waits until all members have confirmed anew', async () => {
     const { bed, clock } = await makeBed(3);
     hold(bed, true);
     let answered = false;
@@ -134,7 +134,7 @@ describe('P13: the read lease', () => {
     expectNothingHeld(bed);
   });
 
-  it('while an exclusion is not durable no read is answered, afterwards without the excluded', async () => {
+  it('no read is answered before an exclusion is durable, then without the excluded', async () => {
     const { bed, clock } = await makeBed(3);
     let store = (): void => undefined;
     bed.storing = new Promise((resolve) => {
@@ -171,7 +171,7 @@ describe('reads between tenures', () => {
     expectNothingHeld(bed);
   });
 
-  it('fail when nothing is waited for any more, each once, and are served again later', async () => {
+  it('fail when nothing is waited for any more, once each, and are served later', async () => {
     const { bed } = await makeBed(2);
     for (const r of bed.replicas) r.cut();
     const work = [outcome(bed.read(0, BLOCK_SIZE)), outcome(bed.read(0, 2 * MIB))];

@@ -36,7 +36,7 @@ describe('region cleaner (P2)', () => {
     expect(cleans(bed)).toEqual([[1], [1], []]);
   });
 
-  it('waits for writes under way, and leaves a region alone that was written meanwhile', async () => {
+  it('waits for writes under way, and leaves a region that was written meanwhile', async () => {
     const clock = new ManualClock();
     const bed = new Bed(2, { clock });
     await bed.write(0, fill(BLOCK_SIZE, 1));

@@ -139,6 +139,21 @@ describe('volume on three replicas', () => {
     expect((await bed.read(BLOCK_SIZE, BLOCK_SIZE)).every((b) => b === 5)).toBe(true);
   });
 
+  it('what the way damages is asked for again: of the others first, once of the same', async () => {
+    const bed = new Bed(2);
+    await bed.write(0, fill(BLOCK_SIZE, 5));
+    const [a, b] = bed.replicas;
+    for (const replica of [a, b]) if (replica !== undefined) replica.damagedReads = 1;
+    expect((await bed.read(0, BLOCK_SIZE)).every((byte) => byte === 5)).toBe(true);
+    expect([a?.damagedReads, b?.damagedReads]).toEqual([0, 0]);
+    b?.cut();
+    if (a !== undefined) a.damagedReads = 1;
+    expect((await bed.read(0, BLOCK_SIZE)).every((byte) => byte === 5)).toBe(true);
+    if (a !== undefined) a.damagedReads = 2;
+    expect(await outcome(bed.read(0, BLOCK_SIZE))).toBe('CORRUPT_MESSAGE');
+    expect(a?.damagedReads).toBe(0);
+  });
+
   it('D2: FUA travels to every replica', async () => {
     const bed = new Bed(3);
     await bed.write(0, fill(BLOCK_SIZE, 1), true);

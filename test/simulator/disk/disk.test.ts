@@ -130,7 +130,7 @@ describe('power cuts and kills', () => {
 });
 
 describe('what a disk does wrong', () => {
-  it('D3, scenario 42: what a failed flush lost stays lost, and later flushes fail too', async () => {
+  it('D3, scenario 42: what a failed flush lost stays lost; later flushes fail too', async () => {
     let lost = 0;
     for (let seed = 0; seed < 16; seed += 1) {
       const disk = makeDisk(world, MIB, seed);

@@ -112,5 +112,6 @@ export type Fault = Common & { readonly act: FaultAct };
 export function faultText({ afterOperations, delayMs, act }: Fault): string {
   const { kind, ...rest } = act;
   const facts = Object.entries(rest).map(([key, value]) => `${key}=${JSON.stringify(value)}`);
-  return `${kind} ${facts.join(' ')} (after operation ${afterOperations} and ${delayMs.toFixed(1)} ms)`;
+  const when = `after operation ${afterOperations} and ${delayMs.toFixed(1)} ms`;
+  return `${kind} ${facts.join(' ')} (${when})`;
 }

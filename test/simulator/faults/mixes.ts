@@ -81,14 +81,14 @@ export const MIXES: readonly Mix[] = [
   },
   {
     name: 'zombie',
-    says: 'a stopped engine is replaced and goes on later; clocks of their own, wall time that jumps',
+    says: 'a stopped engine is replaced and goes on later; own clocks, wall time that jumps',
     scenarios: [17, 35, 36, 72, 75],
     kinds: ['engine-zombie', 'engine-pause', 'engine-kill', 'cut', 'clock-jump'],
     faults: [2, 6],
   },
   {
     name: 'rebuild',
-    says: 'copies come back, or new ones are made, while everything else goes wrong and writes go on',
+    says: 'copies come back, or new ones are made, while all else goes wrong and writes go on',
     scenarios: [43, 64, 65],
     kinds: [
       ...(['replace', 'replica-kill', 'power', 'cut', 'replica-crash-loop'] as const),

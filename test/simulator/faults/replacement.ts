@@ -78,8 +78,8 @@ export class Replacement {
     const isNamed = record?.members.some((m) => m.replicaId === old) === true;
     story.add('person', isNamed ? `takes ${old} off` : `makes a new member on ${address}`);
     engine.operate(async (running) => {
-      if (isNamed) await running.leave(old);
-      else await running.join(address);
+      if (isNamed) await running.members.leave({ replicaId: old, deleteData: false, address: '' });
+      else await running.members.join(address);
     }, again);
   }
 }

@@ -127,7 +127,7 @@ describe('streams', () => {
     expect([other.closed, served.closed]).toEqual(['DEADLINE', 'ABORTED']);
   });
 
-  it('push back: what is not read waits with its sender, whose memory is borrowed so long', async () => {
+  it('push back: what is not read waits with its sender, memory borrowed so long', async () => {
     listen();
     const user = await connect();
     served.stream?.pause();

@@ -116,6 +116,7 @@ export class Cluster {
         replicas: this.replicas.map(({ address }) => address),
         salvage: false,
         tls: undefined,
+        insecure: true,
         tuning: topology.tuning,
       },
       onServe: (served) => this.#served(served),
