@@ -66,18 +66,22 @@ export async function removeReplica(
 ): Promise<RemoveReplicaReply> {
   const request = { replicaId, deleteData, address: '' };
   const data = await withVolume(volume, access, (client) => client.removeReplica(request));
-  note(`${replicaId} is taken off${dataText(replicaId, volume, data)}`);
+  note(`${replicaId} is taken off${dataText(replicaId, { volume, engine: access.engine }, data)}`);
   return data;
 }
 
 /** What became of the bytes. */
-export function dataText(replicaId: string, volume: string, data: RemoveReplicaReply): string {
+export function dataText(
+  replicaId: string,
+  { volume, engine }: { readonly volume: string; readonly engine: string | undefined },
+  data: RemoveReplicaReply,
+): string {
   const { dataDeleted, dataAddress, note } = data;
   if (dataDeleted) return ', its data is deleted';
   const why = note === '' ? '' : ` could not be deleted (${note}) and`;
-  const remove = `aurochs replica remove ${volume} ${replicaId} --delete-data`;
-  const later = `${remove} --address ${dataAddress}`;
-  return `; its data${why} stays at ${dataAddress}, to delete it: ${later}`;
+  const later = `aurochs replica remove ${volume} ${replicaId} --delete-data`;
+  const where = `--address ${dataAddress} --engine ${engine ?? ''}`;
+  return `; its data${why} stays at ${dataAddress}, to delete it: ${later} ${where}`;
 }
 
 /** Shows how far it is until the replica is in-sync. */

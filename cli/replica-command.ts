@@ -158,7 +158,8 @@ async function runRemove(
   flags: ChangeFlags & { readonly address?: string },
 ): Promise<void> {
   const output = createOutput(flags.output);
-  const access = { engine: flags.engine };
+  const { engine } = flags;
+  const access = { engine };
   const deleteData = flags.deleteData === true;
   const note = (text: string): void => output.note(text);
   if (flags.address === undefined) {
@@ -171,6 +172,6 @@ async function runRemove(
   printResult(
     output,
     { removed: id, data },
-    () => `${id} is no member${dataText(id, volume, data)}`,
+    () => `${id} is no member${dataText(id, { volume, engine }, data)}`,
   );
 }

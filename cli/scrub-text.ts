@@ -75,9 +75,8 @@ function findings(report: ScrubReport): string[] {
   if (repairedBlocks > 0) lines.push(`- ${blocks(repairedBlocks)} rewritten from a good copy.`);
   if (undecidedBlocks > 0) {
     lines.push(
-      `- ${blocks(undecidedBlocks)} OPEN: ` +
-        'the copies differ, each with a right checksum, and there ' +
-        'is no majority. Nothing was changed; the events name the places.',
+      `- ${blocks(undecidedBlocks)} OPEN: the copies differ, each with a right checksum, and ` +
+        'there is no majority. Nothing was changed; the events name the places.',
     );
   }
   if (lostBlocks > 0) {

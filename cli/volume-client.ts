@@ -79,8 +79,8 @@ export async function openVolume(volume: string, access: VolumeAccess): Promise<
   }
 }
 
-/** Opens the volume, works with it, and closes it. @throws as `openVolume`, and what `work`
- *  throws */
+/** Opens the volume, works with it, and closes it.
+ *  @throws as `openVolume`, and what `work` throws */
 export async function withVolume<T>(
   volume: string,
   access: VolumeAccess,

@@ -91,6 +91,7 @@ export class Engine {
     try {
       await engine.scrub.load();
       await engine.#begin(opened, false);
+      engine.#schedule.start();
     } catch (error) {
       engine.#schedule.stop();
       engine.#dropTenure(toStorageError(error, 'open the volume'));

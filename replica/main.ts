@@ -63,7 +63,8 @@ function buildCommand(run: (code: number) => void): Command {
     .addHelpText(
       'after',
       `
-\`aurochs replica compare --help\` is about comparing the copies on stopped disks.
+\`aurochs replica compare --help\` is about comparing the copies on stopped disks,
+\`aurochs replica ls|add|remove|replace --help\` about the copies of a volume that is served.
 
 A file is made with the given size if it is missing. What is not provably empty is never formatted.
 

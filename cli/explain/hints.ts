@@ -27,9 +27,8 @@ const HINTS: Readonly<Record<ReplicaSituation, Hint>> = {
     'if this lasts, the membership cannot be recorded: look at the other copies and the log of ' +
     'the engine; writes that it missed are not acknowledged meanwhile',
   needed: ({ replica }) =>
-    `make sure that the replica daemon at ${replica.address} runs and can be reached: ` +
-    'the volume goes ' +
-    'on by itself when all copies that it needs answer',
+    `make sure that the replica daemon at ${replica.address} runs and can be reached: the volume ` +
+    'goes on by itself when all copies that it needs answer',
   unreachable: (facts) =>
     `start the replica daemon at ${facts.replica.address}, or the network to it: it catches up ` +
     `by itself; if the host is lost for good, ${replace(facts)}`,
@@ -49,9 +48,8 @@ const HINTS: Readonly<Record<ReplicaSituation, Hint>> = {
     'another engine has opened this copy with a higher epoch: look for a second engine of this ' +
     'volume and stop the one that is not wanted',
   foreign: ({ replica }) =>
-    `what answers at ${replica.address} is not this copy: ` +
-    'correct the address, or start the right ' +
-    'daemon there',
+    `what answers at ${replica.address} is not this copy: correct the address, or start the ` +
+    'right daemon there',
   out: ({ replica }) =>
     replica.reason === ''
       ? 'nothing: it is tried again by itself'

@@ -83,8 +83,8 @@ function notInUse(
   return {
     ...{ volume: status.volume, lost: ids(lost), left: ids(left), verdict: 'nothing' },
     io:
-      `goes on: ${list(lost)} ${is(lost)} not in sync, ` +
-      `so nothing is read from ${them(lost)}${stops}`,
+      `goes on: ${list(lost)} ${is(lost)} not in sync, so nothing is read from ` +
+      `${them(lost)}${stops}`,
     start: `works with ${list(left)}: the record names nobody else in sync`,
     todo: [],
   };
@@ -132,8 +132,8 @@ function waits(status: EngineStatus, lost: readonly EngineReplicaStatus[]): Cons
   const stale =
     others.length === 0
       ? ''
-      : `; ${list(others)} ${does(others)} not have every acknowledged write ` +
-        'and cannot stand in (R6)';
+      : `; ${list(others)} ${does(others)} not have every acknowledged write and cannot ` +
+        'stand in (R6)';
   const all = inUse.length > 1 ? ' (if they go one after the other: the last one)' : '';
   return {
     ...{ volume: status.volume, lost: ids(lost), left: [], verdict: 'waits' },

@@ -53,8 +53,7 @@ export function codeOfReason(reason: string): string {
 }
 
 /** @param volume  state of the volume
- *  @param events  of the volume, oldest first: they tell what a slow one has in common with
- *  others */
+ *  @param events  of the volume, oldest first: they tell that one was set aside for being slow */
 export function situationOf(
   replica: EngineReplicaStatus,
   volume: EngineStatus['state'],

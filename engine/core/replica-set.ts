@@ -72,6 +72,7 @@ export class ReplicaSet {
   /** rebuilding members that have everything */
   readonly #complete = new Set<string>();
   readonly #joining = new Map<string, MemberRecord>();
+  readonly #storedOn = new Map<string, number>();
   #underWay: MembershipChange | undefined;
   #generationMax: number;
 
@@ -84,6 +85,7 @@ export class ReplicaSet {
     this.#generationMax = record.generation;
     for (const m of record.members) {
       this.#roles.set(m.replicaId, m.state === 'in-sync' ? 'in-sync' : 'out');
+      if (m.state === 'in-sync') this.#storedOn.set(m.replicaId, record.generation);
     }
   }
 
@@ -124,6 +126,12 @@ export class ReplicaSet {
   /** Why a member failed last in this tenure. */
   reasonOf(replicaId: string): string | undefined {
     return this.#reasons.get(replicaId);
+  }
+
+  /** Generation of the newest record of this tenure that the member is known to have stored; 0: of
+   *  none. One that has an older one is not as it left. */
+  storedGeneration(replicaId: string): number {
+    return this.#storedOn.get(replicaId) ?? 0;
   }
 
   /** A member failed: from now on it gets nothing. True if that is news. */
@@ -195,6 +203,7 @@ export class ReplicaSet {
     assert(change === this.#underWay, 'only the change under way can be stored');
     this.#underWay = undefined;
     this.#record = change.record;
+    for (const id of change.storeOn) this.#storedOn.set(id, change.record.generation);
     for (const id of change.excluded) this.#move(id, 'failing', 'out');
     for (const id of change.promoted) {
       this.#complete.delete(id);

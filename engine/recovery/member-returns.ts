@@ -14,6 +14,7 @@ import { crc32cVerify } from '../../native/index.js';
 import type { OpenReplicaReply, ReplicaControl } from '../../proto/control.js';
 import type { MembershipKeeper } from '../core/membership-keeper.js';
 import type { ReplicaLink } from '../core/replica-link.js';
+import { compareRecords } from '../core/replica-set.js';
 import type { SlowWatch } from '../core/slow-watch.js';
 import type { DataPath } from '../data-path.js';
 import type { EngineConfig } from '../engine-config.js';
@@ -226,14 +227,22 @@ export class MemberReturns {
     }
     known.get(replicaId)?.control.close();
     known.set(replicaId, place);
-    if (!this.#isAsItLeft(place)) this.#options.data.table.away.get(replicaId)?.forget();
+    if (!this.#isAsItLeft(replicaId, place)) this.#options.data.table.away.get(replicaId)?.forget();
     return { replicaId, ...place };
   }
 
   /** False: a list of what it missed since it left says too little. It has failed, with nobody to
-   *  tell, and lost what was not flushed (D3), or its disk is an older one (scenario 55). */
-  #isAsItLeft({ info }: Place): boolean {
-    return info !== undefined && !info.failed && info.epoch === this.#options.epoch;
+   *  tell, and lost what was not flushed (D3), or its disk is an older one, from before this tenure
+   *  or from before a record that it had stored (scenario 55). */
+  #isAsItLeft(replicaId: string, { info }: Place): boolean {
+    const { epoch, keeper } = this.#options;
+    const stored = keeper.set.storedGeneration(replicaId);
+    return (
+      info !== undefined &&
+      !info.failed &&
+      info.epoch === epoch &&
+      compareRecords(info.membership, { epoch, generation: stored }) >= 0
+    );
   }
 
   async #open(found: Found): Promise<OpenReplicaReply> {

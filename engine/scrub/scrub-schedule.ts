@@ -42,14 +42,17 @@ export interface ScrubScheduleOptions {
   readonly serving: () => boolean;
 }
 
-/** Looks from time to time, from its making until `stop`. */
+/** Looks from time to time, from `start` until `stop`. */
 export class ScrubSchedule {
   readonly #options: ScrubScheduleOptions;
   #timer: Timer | undefined;
 
   constructor(options: ScrubScheduleOptions) {
     this.#options = options;
-    if (options.everyMs > 0) this.#lookAfter(FIRST_LOOK_MS);
+  }
+
+  start(): void {
+    if (this.#options.everyMs > 0) this.#lookAfter(FIRST_LOOK_MS);
   }
 
   #lookAfter(delayMs: number): void {

@@ -159,7 +159,8 @@ function planExisting(
   const epoch = 1 + Math.max(highest, wish.own?.epoch ?? 0);
   const { engineId } = wish;
   const inSync = newest.members.filter((m) => m.state === 'in-sync');
-  const present = inSync.flatMap((m) => presentMember(m, found, wish.salvage));
+  const current = found.filter(({ info }) => !isRolledBack(info, newest));
+  const present = inSync.flatMap((m) => presentMember(m, current, wish.salvage));
   const missing = inSync.filter((m) => !present.some((p) => p.replicaId === m.replicaId));
   if (missing.length === 0) {
     return plan({ sizeBytes, create: [], open: present, epoch, newest, lost: [], engineId });
@@ -196,6 +197,13 @@ function presentMember(
     (f) => f.info.replicaId === member.replicaId && !(salvage && f.info.failed),
   );
   return here === undefined ? [] : [{ replicaId: member.replicaId, address: here.address }];
+}
+
+/** P12: a record is stored only after every member that it names in-sync has persisted its epoch
+ *  (P4). A member that has not is an older copy of what it was, restored while nothing ran
+ *  (scenario 55): it lacks what was acknowledged since. */
+function isRolledBack(info: ReplicaInfo, newest: MembershipRecord): boolean {
+  return info.epoch < newest.epoch;
 }
 
 function agreedSize(found: readonly Found[], newest: MembershipRecord, wish: OpenWish): number {
@@ -276,8 +284,13 @@ function unproven(
   found: readonly Found[],
 ): StorageError {
   const reasons = missing.map((m) => {
-    const broken = found.find((f) => f.info.replicaId === m.replicaId);
-    const why = broken === undefined ? 'not found' : `failed: ${broken.info.failedReason}`;
+    const here = found.find((f) => f.info.replicaId === m.replicaId);
+    const why =
+      here === undefined
+        ? 'not found'
+        : isRolledBack(here.info, newest)
+          ? `an older copy: it knows epoch ${here.info.epoch}`
+          : `failed: ${here.info.failedReason}`;
     return `${m.replicaId} (last at ${m.address || 'unknown'}; ${why})`;
   });
   return new StorageError(

@@ -84,12 +84,14 @@ describe('replica replace, step by step', () => {
   });
 
   it('says where the data stays, and how to delete it', () => {
+    const at = { volume: 'demo', engine: 'unix:/x' };
     const stays = { dataDeleted: false, dataAddress: '10.0.0.2:9601', note: 'CONFLICT: in use' };
-    expect(dataText('r-2', 'demo', stays)).toBe(
-      '; its data could not be deleted (CONFLICT: in use) and stays at 10.0.0.2:9601, to delete ' +
-        'it: aurochs replica remove demo r-2 --delete-data --address 10.0.0.2:9601',
+    expect(dataText('r-2', at, stays)).toBe(
+      '; its data could not be deleted (CONFLICT: in use) and stays at 10.0.0.2:9601, ' +
+        'to delete it: aurochs replica remove demo r-2 --delete-data ' +
+        '--address 10.0.0.2:9601 --engine unix:/x',
     );
-    expect(dataText('r-2', 'demo', { ...stays, dataDeleted: true })).toBe(', its data is deleted');
+    expect(dataText('r-2', at, { ...stays, dataDeleted: true })).toBe(', its data is deleted');
   });
 });
 

@@ -28,12 +28,13 @@ afterEach(async () => {
 function createUp(
   script: Record<string, readonly string[]> = {},
   device: UpOptions['device'] = 'no',
+  engineFlags: readonly string[] = [],
 ): Up {
   const up = new Up({
     dataDir,
     config: mergeConfig(undefined, {}),
     program: fake.program(script),
-    device,
+    ...{ device, engineFlags },
     clock: new HastyClock(10),
     note: notes.note,
   });
@@ -62,6 +63,13 @@ describe('aurochs up', () => {
     const record = await fake.record();
     const lastReplica = Math.max(...[1, 2, 3].map((n) => record.indexOf(`ready node${n}`)));
     expect(record.indexOf('start engine')).toBeGreaterThan(lastReplica);
+  });
+
+  it('hands the options of the engine on', async () => {
+    await createUp({}, 'no', ['--io-timeout', '5']).start();
+    const pid = await pidIn('demo.engine.pid');
+    const argv = (await readFile(`/proc/${pid}/cmdline`, 'utf8')).split('\0');
+    expect(argv.slice(argv.indexOf('--io-timeout'))).toEqual(['--io-timeout', '5', '']);
   });
 
   it('gives the sockets to nobody else', async () => {

@@ -89,7 +89,14 @@ describe.skipIf(lacks !== undefined)(`real clients ${lacks ?? ''}`, () => {
     const out = path.join(cluster.dir, 'fio.json');
     await run('fio', [
       ...['--name=v', '--ioengine=nbd', `--uri=${cluster.uri}`, `--rw=${rw}`, ...block],
-      ...['--size=64M', '--iodepth=16', '--verify=crc32c', '--verify_fatal=1', '--fsync=64'],
+      ...[
+        '--size=64M',
+        '--iodepth=16',
+        '--verify=crc32c',
+        '--verify_state_save=0',
+        '--verify_fatal=1',
+        '--fsync=64',
+      ],
       ...['--randrepeat=0', '--verify_state_save=0', '--output-format=json', `--output=${out}`],
     ]);
   });

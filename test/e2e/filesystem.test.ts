@@ -117,6 +117,7 @@ describe.skipIf(lacks !== undefined)(`file system on the device ${lacks ?? ''}`,
         ...[
           '--fsync=8',
           '--verify=crc32c',
+          '--verify_state_save=0',
           '--do_verify=1',
           '--verify_state_save=0',
           '--time_based',

@@ -1,8 +1,9 @@
 /** Recovery on real processes, as a person sees it: explain, replica replace, scrub, metrics. */
-import { open } from 'node:fs/promises';
+import { open, readFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
+import path from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
-import { Cluster } from '../support/cluster.js';
+import { Cluster, ROOT } from '../support/cluster.js';
 import { missing } from '../support/host.js';
 import { NbdLoadClient } from '../support/load-client.js';
 import { NBD, SimpleNbd } from '../support/simple-nbd.js';
@@ -52,8 +53,30 @@ async function freePort(): Promise<number> {
   return address.port;
 }
 
+async function scrape(port: number): Promise<string> {
+  return (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
+}
+
+/** Names as Prometheus wants them, each told of in the document. */
+async function checkMetrics(port: number): Promise<void> {
+  const text = await scrape(port);
+  const manual = await readFile(path.join(ROOT, 'docs/operating.md'), 'utf8');
+  const types = [...text.matchAll(/^# TYPE (aurochs_\S+) (\S+)$/gm)];
+  expect(types.length).toBeGreaterThan(25);
+  const wrong = types.filter(([, name = '', type]) => {
+    const counts = name.endsWith('_total');
+    return counts !== (type === 'counter') || /_(ms|kb|mb|count|sum|bucket)$/.test(name);
+  });
+  expect(wrong.map(([line]) => line)).toEqual([]);
+  const unnamed = types.filter(([, name = '']) => !manual.includes(`\`${name}\``));
+  expect(unnamed.map(([, name]) => name)).toEqual([]);
+  const named = [...manual.matchAll(/`(aurochs_(?:volume|engine)_[a-z_]+)`/g)];
+  const known = new Set(types.map(([, name]) => name));
+  expect(named.map(([, name]) => name).filter((name) => !known.has(name))).toEqual([]);
+}
+
 async function samples(port: number): Promise<Map<string, number>> {
-  const text = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
+  const text = await scrape(port);
   const lines = text.split('\n').filter((line) => line.startsWith('aurochs_'));
   return new Map(
     lines.map((line): [string, number] => {
@@ -78,6 +101,8 @@ describe.skipIf(lacks !== undefined)(`recovery, as a person sees it ${lacks ?? '
     const flags = ['--metrics', `127.0.0.1:${port}`, '--io-timeout', '120'];
     cluster = await Cluster.start({ size: '64MiB', engineFlags: flags });
     await write(cluster, 1, 300);
+    const status = JSON.parse(await cluster.ask('volume', 'show', 'vol', '-o', 'json'));
+    expect(status).toMatchObject({ state: 'healthy', ioTimeoutMs: 120_000 });
     const { replica: whole } = await explain(cluster, 1);
     expect([whole.situation, whole.chain]).toEqual(['in-sync', []]);
     await cluster.stopDaemon(1, 'SIGKILL');
@@ -93,6 +118,7 @@ describe.skipIf(lacks !== undefined)(`recovery, as a person sees it ${lacks ?? '
       await cluster.ask('explain', 'vol', '-o', 'json', '--if-lost', cluster.address(0)),
     );
     expect(ifLost).toMatchObject({ verdict: 'goes-on', left: [expect.stringMatching(/^r-/)] });
+    await checkMetrics(port);
     const during = await samples(port);
     const { replicaId } = broken.replica;
     expect(during.get('aurochs_volume_state{volume="vol",state="degraded"}')).toBe(1);
@@ -118,7 +144,7 @@ describe.skipIf(lacks !== undefined)(`recovery, as a person sees it ${lacks ?? '
     expect(events).toMatch(/ rebuilding: .*\n.* in-sync: in-sync again: generation 3\n$/);
   }, 90_000);
 
-  it('replica replace onto a fourth daemon: equal, later found by the record', async () => {
+  it('replica replace onto a fourth daemon: equal, and found by the record (R4, R8)', async () => {
     cluster = await Cluster.start({ size: '64MiB' });
     const load = await write(cluster, 3, 500);
     await cluster.stopDaemon(1, 'SIGKILL');
@@ -181,13 +207,13 @@ describe.skipIf(lacks !== undefined)(`recovery, as a person sees it ${lacks ?? '
 });
 
 /** Changes one byte of the first place on a disk file that holds `block`. */
-async function flipByte(path: string, block: Buffer): Promise<void> {
-  const file = await open(path, 'r+');
+async function flipByte(disk: string, block: Buffer): Promise<void> {
+  const file = await open(disk, 'r+');
   try {
     const chunk = Buffer.alloc(MIB);
     for (let at = 0; ; at += MIB) {
       const { bytesRead } = await file.read(chunk, 0, MIB, at);
-      if (bytesRead === 0) throw new Error(`${path} does not hold the block`);
+      if (bytesRead === 0) throw new Error(`${disk} does not hold the block`);
       const found = chunk.subarray(0, bytesRead).indexOf(block);
       if (found < 0) continue;
       await file.write(Buffer.from([0]), 0, 1, at + found + 100);

@@ -44,7 +44,7 @@ describe.skipIf(lacks !== undefined)(`data through the device ${lacks ?? ''}`, (
     await run('fio', [
       ...['--name=v', `--filename=${devicePath}`, '--direct=1', '--ioengine=libaio'],
       ...['--rw=randwrite', `--bs=${bs}`, `--size=${size}`, '--iodepth=16'],
-      ...['--verify=crc32c', '--do_verify=1', '--verify_fatal=1'],
+      ...['--verify=crc32c', '--verify_state_save=0', '--do_verify=1', '--verify_fatal=1'],
     ]);
     await bed.detach();
     expect(await bed.leftovers()).toEqual([]);
@@ -119,7 +119,14 @@ describe.skipIf(lacks !== undefined)(`data through the device ${lacks ?? ''}`, (
     const dir = await bed.mount(devicePath, 'errors=remount-ro');
     const writer = spawn('fio', [
       ...['--name=w', `--directory=${dir}`, '--rw=randwrite', '--bs=16k', '--size=24M'],
-      ...['--fsync=16', '--verify=crc32c', '--do_verify=1', '--loops=2', '--status-interval=1'],
+      ...[
+        '--fsync=16',
+        '--verify=crc32c',
+        '--verify_state_save=0',
+        '--do_verify=1',
+        '--loops=2',
+        '--status-interval=1',
+      ],
     ]);
     const ended = new Promise<number | null>((resolve) => writer.once('exit', resolve));
     await new Promise((resolve) => writer.stdout.once('data', resolve));
@@ -149,7 +156,13 @@ describe.skipIf(lacks !== undefined)(`data through the device ${lacks ?? ''}`, (
       const fio = run('fio', [
         ...['--name=v', `--filename=${devicePath}`, '--direct=1', '--ioengine=libaio'],
         ...['--rw=randwrite', '--bs=16k', '--size=64M', '--iodepth=16', '--fsync=32'],
-        ...['--verify=crc32c', '--do_verify=1', '--verify_fatal=1', '--rate_iops=1500'],
+        ...[
+          '--verify=crc32c',
+          '--verify_state_save=0',
+          '--do_verify=1',
+          '--verify_fatal=1',
+          '--rate_iops=1500',
+        ],
       ]);
       let ended = false;
       const done = fio.finally(() => {

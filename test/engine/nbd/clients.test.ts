@@ -150,6 +150,7 @@ describe('real clients', () => {
         `uri=${uri}`,
         'size=48M',
         'verify=crc32c',
+        'verify_state_save=0',
         'verify_fatal=1',
         'randrepeat=0',
         '[mixed]',

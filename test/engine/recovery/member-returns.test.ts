@@ -166,6 +166,24 @@ describe('what a returned member may lack besides what it missed', () => {
     await end(next, engine);
   });
 
+  it('scenario 55: restored from an older image of this tenure: nothing is believed', async () => {
+    const { world, engine } = await running();
+    const restore = world.daemon('n3').save();
+    world.network.cut('n3');
+    await world.during(write(engine, 1, 20));
+    world.network.heal('n3');
+    await backIn(world, engine);
+    await world.during(write(engine, 2, 30));
+    world.network.cut('n3');
+    await world.during(write(engine, 3, 40));
+    // It has neither what it caught up, nor what it was sent afterwards.
+    restore();
+    world.network.heal('n3');
+    await backIn(world, engine);
+    await expectWhole(world, engine, { 0: 1, 1: 20, 2: 30, 3: 40 });
+    await end(world, engine);
+  });
+
   it('R1: what was made equal without it is compared: it was no write', async () => {
     const world = new EngineWorld();
     const first = await world.startEngine();

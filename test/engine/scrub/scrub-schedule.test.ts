@@ -55,6 +55,7 @@ describe('the schedule', () => {
     };
     let serving = true;
     const schedule = new ScrubSchedule({ everyMs, clock, scrub, serving: () => serving });
+    schedule.start();
     return {
       ...{ clock, schedule, scrub },
       starts: () => starts,

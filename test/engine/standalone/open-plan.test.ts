@@ -167,6 +167,13 @@ describe('opening a standalone volume (R4, R8, P12)', () => {
       answers: [answer('a:1', { id: 'a' }), answer('b:1', { id: 'b' })],
     },
     {
+      name: 'scenario 55: a member is an older copy, from before the epoch of the record',
+      answers: [
+        answer('a:1', { id: 'a', record: ab }),
+        answer('b:1', { id: 'b', record: { ...abc, epoch: 2 } }),
+      ],
+    },
+    {
       name: 'the newest record was seen, its other member not',
       answers: [answer('a:1', { id: 'a', record: ab }), answer('c:1', { id: 'c', record: abc })],
     },
@@ -182,6 +189,14 @@ describe('opening a standalone volume (R4, R8, P12)', () => {
     const plan = planOpen(answers, wish({ salvage: true }));
     expect(plan.open.map((m) => m.replicaId)).toEqual(['a']);
     expect(plan.record.era).toBe(1);
+  });
+
+  it('scenario 55: salvage does without a member that is an older copy', () => {
+    const answers = [
+      answer('a:1', { id: 'a', record: ab }),
+      answer('b:1', { id: 'b', record: { ...abc, epoch: 2 } }),
+    ];
+    expect(planOpen(answers, wish({ salvage: true })).open.map((m) => m.replicaId)).toEqual(['a']);
   });
 
   it('R5: an engine that had the volume does not take it back from another', () => {

@@ -42,6 +42,7 @@ export class FaultDisk {
   readonly #server: ChildProcess;
   readonly #dir: string;
   #nextId = 1;
+  #attachments = 0;
   #nbdfuse: Child | undefined;
   /** of the loop device while attached, for example /dev/loop3 */
   device = '';
@@ -82,7 +83,8 @@ export class FaultDisk {
     const mountPoint = path.join(this.#dir, 'fuse');
     await mkdir(mountPoint, { recursive: true });
     const file = path.join(mountPoint, 'nbd');
-    const pidFile = path.join(this.#dir, `nbdfuse.${this.#nextId}`);
+    this.#attachments += 1;
+    const pidFile = path.join(this.#dir, `nbdfuse.${this.#attachments}`);
     const args = ['-P', pidFile, file, '--unix', this.#socket];
     this.#nbdfuse = new Child('nbdfuse', { args, logPath: path.join(this.#dir, 'nbdfuse.log') });
     // It writes the file once the mount is there, and says nothing else.

@@ -12,7 +12,7 @@ import { expectSound, FaultBed, until } from '../beds/fault-bed.js';
 const LIMIT_MS = 600_000;
 /** What a daemon may say when it does not start. */
 const REFUSAL =
-  /CORRUPT_METADATA|DISK_|IDENTITY_MISMATCH|VERSION_UNSUPPORTED|NO_SPACE|NOT_FOUND|IO_ERROR/;
+  /CORRUPT_METADATA|DISK_[A-Z_]+|IDENTITY_MISMATCH|VERSION_UNSUPPORTED|NO_SPACE|NOT_FOUND|IO_ERROR/;
 const SIZES = { size: '16MiB', diskSize: '64MiB' };
 
 describe('damage to one copy under a living volume', () => {

@@ -15,14 +15,14 @@ function span(random: Random): number {
 }
 
 /** How long something is away. */
-function away(random: Random): number {
-  return 10 + random.exponential(random.pick([50, 500, 3_000]));
+function away(random: Random, meanMs = random.pick([50, 500, 3_000])): number {
+  return 10 + random.exponential(meanMs);
 }
 
 export function drawFault(
   random: Random,
   kind: FaultKind,
-  space: { readonly replicas: number },
+  space: { readonly replicas: number; readonly awayMs?: number | undefined },
 ): FaultAct {
   const replica = random.int(space.replicas);
   switch (kind) {
@@ -38,13 +38,13 @@ export function drawFault(
     case 'replace':
     case 'replica-kill':
     case 'replica-stop':
-      return { kind, replica, downMs: away(random) };
+      return { kind, replica, downMs: away(random, space.awayMs) };
     case 'replica-pause':
       return { kind, replica, forMs: span(random) };
     case 'replica-crash-loop':
       return { kind, replica, times: 3 + random.int(20), everyMs: 5 + random.exponential(100) };
     case 'power':
-      return { kind, replica, fate: random.pick(FATES), downMs: away(random) };
+      return { kind, replica, fate: random.pick(FATES), downMs: away(random, space.awayMs) };
     case 'all-kill':
       return { kind, downMs: away(random) };
     case 'all-power':

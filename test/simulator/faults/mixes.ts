@@ -19,6 +19,8 @@ export interface Mix {
   readonly replicas?: number;
   /** part of the disks that are too small for the volume */
   readonly smallDisks?: number;
+  /** most places are left alone for long and are cleaned soon; what is away stays away for long */
+  readonly quiet?: boolean;
   /** some copies may be damaged where they lie: a read may fail, it may never lie */
   readonly readsMayFail?: boolean;
 }
@@ -96,6 +98,15 @@ export const MIXES: readonly Mix[] = [
     replicas: 3,
   },
   {
+    name: 'return',
+    says: 'copies are away while regions are written and cleaned, and engines come and go in order',
+    scenarios: [57, 74],
+    kinds: ['engine-stop', 'engine-stop', 'replica-stop', 'replica-kill', 'power', 'cut'],
+    faults: [4, 12],
+    replicas: 3,
+    quiet: true,
+  },
+  {
     name: 'all',
     says: 'some of everything that leaves one good copy, at once',
     scenarios: [82],
@@ -118,20 +129,28 @@ export function mixNamed(name: string): Mix {
   return mix;
 }
 
+const ALONE_RATE = 0.25;
+
 export interface FaultSpace {
   readonly replicas: number;
   readonly operations: number;
 }
 
+const QUIET_AWAY_MS = 4_000;
+
 export function planFaults(random: Random, mix: Mix, space: FaultSpace): Fault[] {
   const [fewest, most] = mix.faults;
-  const count = fewest + random.int(most - fewest + 1);
+  // One fault after a long calm finds what the recoveries from many others would mend.
+  const alone = random.chance(ALONE_RATE);
+  const count = alone ? 1 : fewest + random.int(most - fewest + 1);
   const on = mix.kinds.filter(() => random.chance(0.6));
   const kinds = on.length > 0 ? on : [random.pick(mix.kinds)];
   const faults = Array.from({ length: count }, (): Fault => {
     const afterOperations = random.int(space.operations);
     const delayMs = random.chance(0.5) ? 0 : random.exponential(5);
-    return { afterOperations, delayMs, act: drawFault(random, random.pick(kinds), space) };
+    const awayMs = mix.quiet === true ? QUIET_AWAY_MS : undefined;
+    const act = drawFault(random, random.pick(kinds), { ...space, awayMs });
+    return { afterOperations, delayMs, act };
   });
   return faults.sort((a, b) => a.afterOperations - b.afterOperations);
 }

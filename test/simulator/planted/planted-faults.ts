@@ -8,7 +8,7 @@ import type { Membership, OpenReplicaReply } from '../../../proto/control.js';
 import type { Disk } from '../../../replica/disk/disk.js';
 import type { ReplicaStore, StoredRead } from '../../../replica/replica-store.js';
 import { type Ground, NO_PLANTS, type Plants } from '../world/plants.js';
-import { override } from './override.js';
+import { betrayedDisks, override } from './override.js';
 
 export interface PlantedFault {
   readonly name: string;
@@ -25,7 +25,7 @@ const RATE = 0.02;
 type StoreChange = (store: ReplicaStore) => Partial<ReplicaStore>;
 
 /** Stores are wrapped once each: a change keeps state per store. */
-function onStores(change: StoreChange, nodes: readonly string[] | undefined = [TRAITOR]): Plants {
+function onStores(change: StoreChange, who: 'one' | 'all' = 'one'): Plants {
   const wrapped = new WeakMap<ReplicaStore, ReplicaStore>();
   const wrap = (store: ReplicaStore): ReplicaStore => {
     let planted = wrapped.get(store);
@@ -35,22 +35,23 @@ function onStores(change: StoreChange, nodes: readonly string[] | undefined = [T
     }
     return planted;
   };
+  const betray = (disk: Disk): Disk => {
+    const openReplica: Disk['openReplica'] = async (volume) => {
+      const handle = await disk.openReplica(volume);
+      return new Proxy(handle, {
+        get: (_target, name) => {
+          const value: unknown = Reflect.get(handle, name, handle);
+          if (name === 'store') return wrap(value as ReplicaStore);
+          return typeof value === 'function' ? value.bind(handle) : value;
+        },
+      });
+    };
+    return override(disk, { openReplica });
+  };
   return {
     ...NO_PLANTS,
-    disk: (node, disk) => {
-      if (nodes !== undefined && !nodes.includes(node)) return disk;
-      const openReplica: Disk['openReplica'] = async (volume) => {
-        const handle = await disk.openReplica(volume);
-        return new Proxy(handle, {
-          get: (_target, name) => {
-            const value: unknown = Reflect.get(handle, name, handle);
-            if (name === 'store') return wrap(value as ReplicaStore);
-            return typeof value === 'function' ? value.bind(handle) : value;
-          },
-        });
-      };
-      return override(disk, { openReplica });
-    },
+    disks: (node, disks) =>
+      who === 'one' && node !== TRAITOR ? disks : betrayedDisks(disks, betray),
   };
 }
 
@@ -78,7 +79,7 @@ function staleRead({ random }: Ground): Plants {
         return read;
       },
     };
-  }, undefined);
+  }, 'all');
 }
 
 function tornBlock({ random }: Ground): Plants {
@@ -126,7 +127,7 @@ function zombieWrite({ random, scheduler }: Ground): Plants {
 }
 
 function ignoredFlush(): Plants {
-  return onStores(() => ({ flush: async () => undefined }), undefined);
+  return onStores(() => ({ flush: async () => undefined }), 'all');
 }
 
 function missingExclusion(): Plants {
@@ -170,6 +171,21 @@ function skippedWindow(): Plants {
   };
 }
 
+/** P6: a member that was away is told to miss nothing, and is promoted. */
+function earlyPromotion(): Plants {
+  const nothing = (async () => ({ regions: [] })) as never;
+  return {
+    ...NO_PLANTS,
+    control: (_address, control) => override(control, { listRegions: nothing }),
+  };
+}
+
+/** P2: one tag for everything that is ever cleaned. */
+function tagReuse(): Plants {
+  const tag = { epoch: 1, counter: 1 };
+  return onStores((store) => ({ clean: async (region) => await store.clean(region, tag) }), 'all');
+}
+
 export const PLANTED_FAULTS: readonly PlantedFault[] = [
   { name: 'stale read', breaks: 'N1', mix: 'calm', plant: staleRead },
   { name: 'torn block', breaks: 'N2', mix: 'calm', plant: tornBlock },
@@ -178,5 +194,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   { name: 'ignored flush', breaks: 'D1, D2', mix: 'power', plant: ignoredFlush },
   { name: 'missing exclusion', breaks: 'P3, R3', mix: 'network', plant: missingExclusion },
   { name: 'skipped dirty region', breaks: 'P5, R1', mix: 'power', plant: skippedDirtyRegion },
+  { name: 'early promotion', breaks: 'P6, R6', mix: 'rebuild', plant: earlyPromotion },
+  { name: 'tag reuse', breaks: 'P2', mix: 'return', plant: tagReuse },
   { name: 'skipped in-flight window', breaks: 'P5, R1', mix: 'engine', plant: skippedWindow },
 ];

@@ -34,14 +34,18 @@ export function planOperations(
   const fuaRate = random.pick([0, 0.05, 0.3]);
   const hot = Math.max(1, Math.ceil(layout.cells / 100));
   const hotFirst = random.int(layout.cells - hot);
-  const pace = random.pick([0.2, 1, 4]);
+  const pace = topology.quiet
+    ? { meanMs: 4, pauseRate: 0.03 }
+    : { meanMs: random.pick([0.2, 1, 4]), pauseRate: random.pick([0.002, 0.01, 0.03]) };
   const operations: PlannedOperation[] = [];
+  const places = new Places(random, layout, topology.quiet);
   while (operations.length < count) {
     const kind = drawKind(random, weights);
     const client = random.int(topology.clients);
+    places.next();
     const range = random.chance(0.3)
       ? clamp(layout, hotFirst + random.int(hot), drawCount(random, topology) >> 3)
-      : clamp(layout, random.int(layout.cells), drawCount(random, topology));
+      : clamp(layout, places.cell(), drawCount(random, topology));
     const fua = kind !== 'R' && kind !== 'F' && random.chance(fuaRate);
     const repeat = kind === 'R' && random.chance(0.2) ? 2 + random.int(3) : 1;
     for (let n = 0; n < repeat; n += 1) {
@@ -51,6 +55,37 @@ export function planOperations(
     }
   }
   return operations.slice(0, count);
+}
+
+/** For a while most operations go to one window, then to another: some places are left alone for
+ *  long, and are cleaned. */
+class Places {
+  readonly #starts: readonly number[];
+  /** part of the operations that go anywhere */
+  readonly #spread: number;
+  #window = 0;
+  #left = 0;
+
+  constructor(
+    readonly random: Random,
+    readonly layout: CellLayout,
+    quiet: boolean,
+  ) {
+    this.#starts = layout.windowStarts();
+    this.#spread = quiet ? 0 : random.pick([0, 0.02, 0.2, 1]);
+  }
+
+  next(): void {
+    this.#left -= 1;
+    if (this.#left > 0) return;
+    this.#left = 1 + this.random.int(200);
+    this.#window = this.random.pick(this.#starts);
+  }
+
+  cell(): number {
+    if (this.random.chance(this.#spread)) return this.random.int(this.layout.cells);
+    return this.#window + this.random.int(this.layout.roomAt(this.#window));
+  }
 }
 
 function drawKind(random: Random, weights: Weights): OperationKind {
@@ -74,8 +109,10 @@ function clamp(layout: CellLayout, first: number, count: number) {
 }
 
 /** Bursts, pauses in which regions are cleaned, and now and then a long one. */
-function drawGap(random: Random, pace: number): number {
-  if (random.chance(0.5)) return 0;
-  if (random.chance(0.01)) return random.between(200, 4_000);
-  return random.exponential(pace);
+function drawGap(
+  random: Random,
+  pace: { readonly meanMs: number; readonly pauseRate: number },
+): number {
+  if (random.chance(pace.pauseRate)) return random.between(200, 4_000);
+  return random.chance(0.5) ? 0 : random.exponential(pace.meanMs);
 }

@@ -46,6 +46,8 @@ export interface Topology {
   readonly quality: LinkQuality;
   readonly times: { readonly readMs: number; readonly writeMs: number; readonly flushMs: number };
   readonly tuning: EngineTuning;
+  /** operations stay in one place for long */
+  readonly quiet: boolean;
 }
 
 export interface RunPlan {
@@ -73,7 +75,8 @@ export function makePlan(seed: number, mix: Mix, options: PlanOptions): RunPlan 
 
 function planTopology(random: Random, mix: Mix): Topology {
   const replicas = mix.replicas ?? random.pick([1, 2, 3, 3, 3, 3]);
-  const regions = random.pick([0, 0, 1]);
+  const quiet = mix.quiet === true;
+  const regions = quiet ? 4 : random.pick([0, 0, 1, 4]);
   const volumeBytes =
     regions * REGION_SIZE + random.pick([4, 6, 9]) * MIB + random.int(8) * BLOCK_SIZE;
   const windows = planWindows(random, volumeBytes);
@@ -108,7 +111,8 @@ function planTopology(random: Random, mix: Mix): Topology {
       writeMs: random.pick([0.03, 0.1, 1]),
       flushMs: random.pick([0.2, 1, 5]),
     },
-    tuning: planTuning(random),
+    tuning: planTuning(random, quiet),
+    quiet,
   };
 }
 
@@ -126,9 +130,10 @@ const CUTS: ReadonlyArray<readonly number[]> = [
 function planWindows(random: Random, volumeBytes: number): CellWindow[] {
   const blocks = Math.floor(volumeBytes / BLOCK_SIZE);
   const perExtent = EXTENT_SIZE / BLOCK_SIZE;
+  const perRegion = REGION_SIZE / BLOCK_SIZE;
   const middles = [perExtent, 2 * perExtent, 3 * perExtent + 128];
-  if (volumeBytes > REGION_SIZE) middles.push(REGION_SIZE / BLOCK_SIZE);
-  const half = random.pick([20, 40, 70]);
+  for (let region = 1; region * perRegion < blocks; region += 1) middles.push(region * perRegion);
+  const half = random.pick(middles.length > 4 ? [10, 30] : [20, 40, 70]);
   const wanted = [0, ...middles, blocks].map((middle) => ({
     from: Math.max(0, middle - half),
     to: Math.min(blocks, middle + half),
@@ -143,7 +148,7 @@ function planWindows(random: Random, volumeBytes: number): CellWindow[] {
   return windows;
 }
 
-function planTuning(random: Random): EngineTuning {
+function planTuning(random: Random, quiet: boolean): EngineTuning {
   const opDeadlineMs = random.pick([1_500, 3_000, 8_000]);
   const leaseMs = random.pick([500, 1_500, 5_000]);
   return {
@@ -155,8 +160,8 @@ function planTuning(random: Random): EngineTuning {
     leaseMs,
     lostDeadlineMs: random.pick([2_000, 10_000, 60_000]),
     settleDeadlineMs: random.pick([3_000, 30_000]),
-    cleanIdleMs: random.pick([200, 1_000, 10_000]),
-    cleanIntervalMs: random.pick([100, 500, 2_000]),
+    cleanIdleMs: quiet ? 200 : random.pick([200, 1_000, 10_000]),
+    cleanIntervalMs: quiet ? 100 : random.pick([100, 500, 2_000]),
     slow: { ...DEFAULT_TUNING.slow, forMs: random.pick([3_000, 10_000]), backOffMs: 5_000 },
   };
 }

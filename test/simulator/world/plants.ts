@@ -3,7 +3,7 @@
  * production code, and gives it back unchanged unless a test plants something.
  */
 import type { BlockVolume } from '../../../engine/block-volume.js';
-import type { Disk } from '../../../replica/disk/disk.js';
+import type { DiskSet } from '../../../replica/service/disk-set.js';
 import type { Random } from '../kernel/random.js';
 import type { Scheduler } from '../kernel/scheduler.js';
 import type { SimControl } from '../network/network.js';
@@ -15,9 +15,8 @@ export interface Ground {
 }
 
 export interface Plants {
-  /** The disk of a daemon, as its services see it; undefined: no disk is betrayed, and one that
-   *  fails is opened again. */
-  disk?: (node: string, disk: Disk) => Disk;
+  /** the disks of a daemon, as its services see them */
+  disks(node: string, disks: DiskSet): DiskSet;
   /** the control calls of an engine */
   control(address: string, control: SimControl): SimControl;
   /** the volume that clients speak to */
@@ -25,6 +24,7 @@ export interface Plants {
 }
 
 export const NO_PLANTS: Plants = {
+  disks: (_node, disks) => disks,
   control: (_address, control) => control,
   volume: (volume) => volume,
 };

@@ -6,7 +6,7 @@ import { toStorageError } from '../../../common/errors.js';
 import type { Logger } from '../../../common/log.js';
 import { Registry } from '../../../common/metrics.js';
 import type { Membership, ReplicaControlHandlers } from '../../../proto/control.js';
-import { openDisk, type ReplicaSummary } from '../../../replica/disk/disk.js';
+import type { ReplicaSummary } from '../../../replica/disk/disk.js';
 import type { DaemonIdentity } from '../../../replica/service/daemon-identity.js';
 import { DiskSet } from '../../../replica/service/disk-set.js';
 import { POOL_BYTES_MIN, ReplicaService } from '../../../replica/service/replica-service.js';
@@ -225,21 +225,15 @@ export class ReplicaNode {
   }
 
   async #openDisks(process: SimProcess, identity: DaemonIdentity, log: Logger): Promise<DiskSet> {
-    const { plants } = this.#options;
-    const { clock } = process;
-    const { incarnation, bootId, clusterId, daemonId } = identity;
     const path = this.disk.options.name;
-    const parts = {
-      ...{ metaDir: '/meta', cacheBytes: CACHE_BYTES, pool: this.pool, clock, log },
+    const disks = await DiskSet.open([{ path, sizeBytes: undefined }], {
+      ...{ metaDir: '/meta', cacheBytes: CACHE_BYTES, pool: this.pool, identity, log },
+      clock: process.clock,
       openDevice: async () => new SimDevice(this.disk, process, () => this.#loses()),
       openKv: this.metadata.openKv(process),
       home: this.metadata.files(process),
-      randomBytes: (lengthBytes: number) => this.#random.bytes(lengthBytes),
-    };
-    if (plants.disk === undefined) {
-      return await DiskSet.open([{ path, sizeBytes: undefined }], { ...parts, identity });
-    }
-    const who = { identity: { clusterId, daemonId }, incarnation, bootId };
-    return DiskSet.of([plants.disk(this.name, await openDisk({ ...parts, ...who, path }))]);
+      randomBytes: (lengthBytes) => this.#random.bytes(lengthBytes),
+    });
+    return this.#options.plants.disks(this.name, disks);
   }
 }
