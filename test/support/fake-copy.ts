@@ -15,6 +15,11 @@ import {
 } from '../../common/units.js';
 import type { ExtentInfo, ExtentTag, RegionInfo, Tag } from '../../proto/control.js';
 
+const ZEROES = Buffer.alloc(EXTENT_SIZE);
+
+/** Of at most one extent. */
+export const isZero = (bytes: Buffer): boolean => bytes.equals(ZEROES.subarray(0, bytes.length));
+
 const NO_TAG: Tag = { epoch: 0, counter: 0 };
 
 export class FakeCopy {
@@ -56,7 +61,7 @@ export class FakeCopy {
       this.#dirty.add(Math.floor(extent / EXTENTS_PER_REGION));
       this.#written.add(extent);
       if (allocates) this.#allocated.add(extent);
-      else if (this.bytes.subarray(at, at + EXTENT_SIZE).every((byte) => byte === 0)) {
+      else if (isZero(this.bytes.subarray(at, at + EXTENT_SIZE))) {
         this.#allocated.delete(extent);
         this.#extentTags.delete(extent);
       }

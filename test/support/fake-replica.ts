@@ -26,7 +26,7 @@ import {
   type OutgoingMessage,
 } from '../../proto/message-stream.js';
 import { statusOf } from '../../proto/status.js';
-import { FakeCopy } from './fake-copy.js';
+import { FakeCopy, isZero } from './fake-copy.js';
 
 export interface SeenRequest {
   readonly op: number;
@@ -255,7 +255,7 @@ export class FakeReplica {
       this.damagedReads -= 1;
       payload.writeUInt8((payload[0] ?? 0) ^ 1, 0);
     }
-    const zero = payload.every((byte) => byte === 0);
+    const zero = isZero(payload);
     this.#answer(id, checksums, zero ? undefined : payload);
   }
 
@@ -271,7 +271,7 @@ export class FakeReplica {
     for (let block = 0; block < blocks; block += 1) {
       const at = offsetBytes + block * BLOCK_SIZE;
       const bytes = this.bytes.subarray(at, at + BLOCK_SIZE);
-      if (bytes.every((byte) => byte === 0)) continue;
+      if (isZero(bytes)) continue;
       setBit(bitmap, 0, block);
       present.push(bytes);
     }
@@ -314,7 +314,7 @@ export class FakeReplica {
   #map(id: number, offsetBytes: number, lengthBytes: number): void {
     const runs: Array<[number, number]> = [];
     for (let at = offsetBytes; at < offsetBytes + lengthBytes; at += BLOCK_SIZE) {
-      const hole = this.bytes.subarray(at, at + BLOCK_SIZE).every((b) => b === 0) ? 1 : 0;
+      const hole = isZero(this.bytes.subarray(at, at + BLOCK_SIZE)) ? 1 : 0;
       const last = runs[runs.length - 1];
       if (last !== undefined && last[1] === hole) last[0] += 1;
       else runs.push([1, hole]);
