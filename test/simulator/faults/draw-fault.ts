@@ -33,6 +33,11 @@ export function drawFault(
       return { kind, forMs: span(random) };
     case 'engine-zombie':
       return { kind, forMs: 500 + span(random), startMs: random.exponential(400) };
+    case 'engine-kill-uneven': {
+      const behindMs = random.pick([1, 10, 100]);
+      const afterMs = random.exponential(2 * behindMs);
+      return { kind, replica, behindMs, afterMs, downMs: away(random) };
+    }
     case 'engine-kill-again':
       return { kind, times: 2 + random.int(8), everyMs: 1 + random.exponential(20) };
     case 'replace':

@@ -15,6 +15,14 @@ export type FaultAct =
   | { readonly kind: 'engine-pause'; readonly forMs: number }
   /** stopped, another engine started elsewhere, continued */
   | { readonly kind: 'engine-zombie'; readonly forMs: number; readonly startMs: number }
+  /** killed while one replica is behind the others: what was in flight differs (P5) */
+  | {
+      readonly kind: 'engine-kill-uneven';
+      readonly replica: number;
+      readonly behindMs: number;
+      readonly afterMs: number;
+      readonly downMs: number;
+    }
   | { readonly kind: 'engine-kill-again'; readonly times: number; readonly everyMs: number }
   | { readonly kind: 'replica-kill'; readonly replica: number; readonly downMs: number }
   | { readonly kind: 'replica-stop'; readonly replica: number; readonly downMs: number }

@@ -7,6 +7,15 @@ import { type Fault, type FaultAct, faultText } from './fault.js';
 import { injectDiskFault } from './inject-disk-fault.js';
 import { Replacement } from './replacement.js';
 
+type BadLink = Extract<FaultAct, { kind: 'bad-link' }>;
+
+const SOUND_LINK = {
+  lossRate: 0,
+  bytesPerMs: Number.POSITIVE_INFINITY,
+  duplicateRate: 0,
+  flipRate: 0,
+};
+
 export class Injector {
   readonly #cluster: Cluster;
   readonly #faults: Fault[];
@@ -101,6 +110,9 @@ export class Injector {
           this.#cluster.engineDownMs = 1;
           this.#cluster.engines.at(-1)?.kill();
         });
+        return;
+      case 'engine-kill-uneven':
+        this.#killUneven(act);
         return;
       case 'all-kill':
         this.#cluster.engineDownMs = act.downMs;
@@ -246,7 +258,17 @@ export class Injector {
     }
   }
 
-  #badLink(act: Extract<FaultAct, { kind: 'bad-link' }>): void {
+  #killUneven(act: Extract<FaultAct, { kind: 'engine-kill-uneven' }>): void {
+    const { behindMs: extraMs, afterMs, downMs, replica } = act;
+    this.#badLink({ ...SOUND_LINK, replica, extraMs, forMs: afterMs + extraMs });
+    this.#cluster.scheduler.after(afterMs, () => {
+      if (this.#ended) return;
+      this.#cluster.engineDownMs = downMs;
+      this.#cluster.engines.at(-1)?.kill();
+    });
+  }
+
+  #badLink(act: Omit<BadLink, 'kind'>): void {
     const { network } = this.#cluster;
     const { host } = this.replica(act.replica);
     for (const other of this.#cluster.hosts()) {

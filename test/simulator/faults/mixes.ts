@@ -37,7 +37,13 @@ export const MIXES: readonly Mix[] = [
     name: 'engine',
     says: 'the engine is killed, idle, under load, during recovery, again and again',
     scenarios: [1, 2, 3, 4, 11, 74],
-    kinds: ['engine-kill', 'engine-kill-again', 'engine-stop', 'engine-pause'],
+    kinds: [
+      'engine-kill',
+      'engine-kill-uneven',
+      'engine-kill-again',
+      'engine-stop',
+      'engine-pause',
+    ],
     faults: [2, 8],
   },
   {
@@ -111,7 +117,8 @@ export const MIXES: readonly Mix[] = [
     says: 'some of everything that leaves one good copy, at once',
     scenarios: [82],
     kinds: [
-      ...(['engine-kill', 'engine-stop', 'engine-pause', 'engine-kill-again'] as const),
+      ...(['engine-kill', 'engine-kill-uneven', 'engine-kill-again'] as const),
+      ...(['engine-stop', 'engine-pause'] as const),
       ...(['replica-kill', 'replica-stop', 'replica-pause', 'replica-crash-loop'] as const),
       ...(['power', 'all-power', 'all-kill', 'cut', 'flap', 'reset', 'bad-link'] as const),
       ...(['disk-error', 'metadata-error', 'disk-slow', 'flush-stall', 'disk-stall'] as const),

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { StorageError } from '../../../common/errors.js';
 import { MIXES, type Mix, mixNamed } from '../faults/mixes.js';
 import { parseSimulateOptions, SIMULATE_USAGE, type SimulateOptions } from './options.js';
-import { makePlan, type RunPlan } from './plan.js';
+import { makePlan, parsePlan, planText, type RunPlan } from './plan.js';
 import {
   findingLines,
   mixLines,
@@ -84,7 +84,7 @@ async function tell(plan: RunPlan, result: RunResult, options: SimulateOptions):
     const kinds = new Set(result.findings.map(({ kind }) => kind));
     const shrunk = await shrinkPlan(plan, kinds);
     const file = path.join(tmpdir(), `aurochs-simulate-${plan.mix}-${plan.seed}.json`);
-    writeFileSync(file, JSON.stringify(shrunk.plan));
+    writeFileSync(file, planText(shrunk.plan));
     print(`made small in ${shrunk.runs} runs: npm run simulate -- --plan ${file}`);
     await tellStory(shrunk.plan);
   } else if (options.story) await tellStory(plan);
@@ -98,14 +98,9 @@ async function tellStory(plan: RunPlan): Promise<RunResult> {
 }
 
 async function runFile(file: string): Promise<number> {
-  const plan = JSON.parse(readFileSync(file, 'utf8'), revive) as RunPlan;
+  const plan = parsePlan(readFileSync(file, 'utf8'));
   const { findings } = await tellStory(plan);
   return findings.length === 0 ? 0 : 1;
-}
-
-/** JSON has no Infinity. */
-function revive(key: string, value: unknown): unknown {
-  return key === 'bytesPerMs' && value === null ? Number.POSITIVE_INFINITY : value;
 }
 
 main(process.argv.slice(2)).then(

@@ -58,6 +58,20 @@ export interface RunPlan {
   readonly faults: readonly Fault[];
 }
 
+/** A plan as a file holds it. */
+export function planText(plan: RunPlan): string {
+  return JSON.stringify(plan);
+}
+
+export function parsePlan(text: string): RunPlan {
+  return JSON.parse(text, revive) as RunPlan;
+}
+
+/** JSON has no Infinity. */
+function revive(key: string, value: unknown): unknown {
+  return key === 'bytesPerMs' && value === null ? Number.POSITIVE_INFINITY : value;
+}
+
 export interface PlanOptions {
   readonly operations: number;
 }

@@ -73,7 +73,7 @@ class Run {
   readonly #findings: Finding[] = [];
   #simulatedMs = 0;
   #sweeper: Client | undefined;
-  #phase: 'load' | 'healing' | 'last sweep' | 'stopping' | 'done' = 'load';
+  #phase: 'load' | 'loaded' | 'healing' | 'last sweep' | 'stopping' | 'done' = 'load';
 
   constructor(plan: RunPlan, options: RunOptions) {
     const plant = options.plant ?? ((): Plants => NO_PLANTS);
@@ -173,7 +173,10 @@ class Run {
       else for (const client of this.#clients) client.release();
       return;
     }
-    if (this.#phase === 'load' && this.#clients.every((client) => client.idle)) this.#heal();
+    if (this.#phase !== 'load' || !this.#clients.every((client) => client.idle)) return;
+    this.#phase = 'loaded';
+    // Not in the middle of the power cut that made the last client idle.
+    this.#cluster.scheduler.after(0, () => this.#heal());
   }
 
   #failed(code: string, operation: PlannedOperation): void {

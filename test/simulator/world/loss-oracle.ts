@@ -6,15 +6,21 @@
  * suspect regions were made equal, or the copy was promoted. What it says is believed only of
  * copies that lost nothing meanwhile.
  */
-import type { ReplicaNode } from './replica-node.js';
+/** What the oracle knows of a copy. */
+export interface LossyCopy {
+  /** it lost what was not flushed, since it was last known to be whole */
+  lossy: boolean;
+  /** how often it lost something */
+  readonly losses: number;
+}
 
 export class LossOracle {
   /** copies that a recovery or a catch-up under way will make whole, and their losses until then */
-  #recovering = new Map<ReplicaNode, number>();
-  readonly #rebuilding = new Map<ReplicaNode, number>();
+  #recovering = new Map<LossyCopy, number>();
+  readonly #rebuilding = new Map<LossyCopy, number>();
 
   /** An engine begins to serve from these copies. @returns true: the crash before it was hard */
-  serving(members: readonly ReplicaNode[], suspects: boolean): boolean {
+  serving(members: readonly LossyCopy[], suspects: boolean): boolean {
     const hard = members.length > 0 && members.every((member) => member.lossy);
     this.#rebuilding.clear();
     this.#recovering = new Map(members.map((member) => [member, member.losses]));
@@ -31,11 +37,11 @@ export class LossOracle {
     this.#recovering.clear();
   }
 
-  rebuilding(member: ReplicaNode): void {
+  rebuilding(member: LossyCopy): void {
     this.#rebuilding.set(member, member.losses);
   }
 
-  promoted(member: ReplicaNode): void {
+  promoted(member: LossyCopy): void {
     if (this.#rebuilding.get(member) === member.losses) member.lossy = false;
     this.#rebuilding.delete(member);
   }
