@@ -1,8 +1,10 @@
-import { defineConfig } from 'vitest/config';
+import { configDefaults, defineConfig } from 'vitest/config';
 
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
+    // An hour and more: `npm run test:faults`.
+    exclude: [...configDefaults.exclude, 'test/faults/long/**'],
     pool: 'forks',
     maxWorkers: 2,
     testTimeout: 30_000,

@@ -39,6 +39,9 @@ libnbd-bin|cmd:nbdinfo|start|nbdinfo and nbdcopy: real NBD clients
 openssl|cmd:openssl|test|certificates for the TLS tests
 xfsprogs|cmd:mkfs.xfs|test|XFS on the device
 strace|cmd:strace|test|traces that a FLUSH becomes a device flush
+iproute2|cmd:ip|test|hosts as network namespaces for fault tests
+nftables|cmd:nft|test|cuts and losses between them
+faketime|cmd:faketime|test|clocks that differ by years
 nbdkit|cmd:nbdkit|test bench|reference NBD server
 qemu-utils|cmd:qemu-nbd|test bench|qemu-img and qemu-nbd: NBD client and peer
 fio|cmd:fio|test bench|load and verification through its nbd engine

@@ -249,16 +249,19 @@ export class Cluster {
 
   /** Every copy, by control calls; no engine may have the volume open. */
   async deleteVolume(): Promise<void> {
-    for (const address of this.listening) {
-      const control = new ReplicaControlClient({ address });
-      try {
-        const { replicas } = await control.identify({ volume: 'vol' });
-        for (const { volume, replicaId, epoch } of replicas) {
-          await control.deleteReplica({ volume, replicaId, epoch });
-        }
-      } finally {
-        control.close();
+    for (const index of this.listening.keys()) await this.deleteReplicaOn(index);
+  }
+
+  /** The copy on one daemon, by a control call; no engine may have it open. */
+  async deleteReplicaOn(index: number): Promise<void> {
+    const control = new ReplicaControlClient({ address: this.listening[index] ?? '' });
+    try {
+      const { replicas } = await control.identify({ volume: 'vol' });
+      for (const { volume, replicaId, epoch } of replicas) {
+        await control.deleteReplica({ volume, replicaId, epoch });
       }
+    } finally {
+      control.close();
     }
   }
 
