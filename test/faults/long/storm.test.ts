@@ -1,5 +1,5 @@
-/** Kills at random, again and again, and mixes of three faults at once: whatever happens, no rule is
- *  broken. AUROCHS_KILLS and AUROCHS_MIXES set how many. */
+/** Kills at random, again and again, and mixes of three faults at once: whatever happens, no rule
+ *  is broken. AUROCHS_KILLS and AUROCHS_MIXES set how many. */
 import { describe, expect, it } from 'vitest';
 import { MIB } from '../../../common/units.js';
 import type { Cluster } from '../../support/cluster.js';
